@@ -328,9 +328,7 @@ def parse_addresses(text: str) -> tuple[IPAddress, ...]:
     addresses: list[IPAddress] = []
     for item in text.replace(",", " ").split():
         try:
-            address: T = TypeVar("T")
-
-IPAddress = ipaddress.ip_address(item.strip("[]"))
+            address: IPAddress = ipaddress.ip_address(item.strip("[]"))
         except ValueError:
             raise RequestRefused(f"'client-ip' has an item that is no address: '{item[:64]}'") from None
         address = plain_address(address)
