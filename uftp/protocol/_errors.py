@@ -1,7 +1,7 @@
 """What the decoders of this package raise, whatever bytes they are fed.
 
-    ProtocolError            the bytes do not follow the protocol
-      LineTooLong            a line above its limit; the connection can go on after a 500
+ProtocolError            the bytes do not follow the protocol
+  LineTooLong            a line above its limit; the connection can go on after a 500
 """
 
 from __future__ import annotations

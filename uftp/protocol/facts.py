@@ -1,0 +1,268 @@
+"""Facts of files: MLST and MLSD lines, times, and the older listing forms (DATA-PLANE 4.2 to 4.4, RFC 3659 section 7).
+
+`FileInfo` is what both ends hold; each `format_…` has the `parse_…` that reads it back.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import stat
+import time
+from dataclasses import dataclass, replace
+
+from uftp.protocol._errors import ProtocolError
+
+NANOSECONDS = 1_000_000_000
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_HALF_YEAR = 15_811_200  # seconds; an older date is listed with its year instead of the time
+
+_TIME = re.compile(rb"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})(?:\.([0-9]{1,9})[0-9]*)?")
+_LIST_LINE = re.compile(
+    rb"([-dlbcps])([-rwxsStT]{9})[.+@]?\s+[0-9]+\s+\S+\s+\S+\s+([0-9]+)\s+([A-Z][a-z]{2})\s+([0-9]{1,2})\s+"
+    rb"([0-9]{4}|[0-9]{1,2}:[0-9]{2}) (.*)",
+    re.DOTALL,
+)
+_STAT_LINE = re.compile(rb" ?([-d])([-r])([-w])([-x]) ([0-9]+) (-?[0-9]+) (.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """What is known of one file.
+
+    Attributes:
+        name: base name, `/` for the root.
+        size: bytes.
+        mtime_ns: last change, nanoseconds since the epoch.
+        is_dir: whether it is a directory; links count as what they point to.
+        mode: `st_mode` with the file type bits, None where the server does not say.
+        readable, writable, executable: rights of the session's user; on directories: list, change, enter.
+    """
+
+    name: bytes
+    size: int
+    mtime_ns: int
+    is_dir: bool = False
+    mode: int | None = None
+    readable: bool = True
+    writable: bool = True
+    executable: bool = False
+
+    @property
+    def permissions(self) -> int | None:
+        """The permission bits of `mode`."""
+        return None if self.mode is None else stat.S_IMODE(self.mode)
+
+
+# -- times --------------------------------------------------------------------------------------------------------
+
+
+def format_time(mtime_ns: int, *, utc: bool, fraction: bool = False) -> str:
+    """`YYYYMMDDHHMMSS`, in UTC or in the server's local time; with up to nine decimals if `fraction`."""
+    seconds, nanoseconds = divmod(mtime_ns, NANOSECONDS)
+    try:
+        t = time.gmtime(seconds) if utc else time.localtime(seconds)
+    except (OverflowError, ValueError, OSError):
+        t = time.gmtime(0)
+    text = f"{t.tm_year:04}{t.tm_mon:02}{t.tm_mday:02}{t.tm_hour:02}{t.tm_min:02}{t.tm_sec:02}"
+    return f"{text}.{nanoseconds:09}".rstrip("0") if fraction and nanoseconds else text
+
+
+def parse_time(text: bytes, *, utc: bool) -> int:
+    """Nanoseconds since the epoch.
+
+    Raises:
+        ProtocolError: not a time of this form, or no such day or hour.
+    """
+    if not (match := _TIME.fullmatch(text)):
+        raise ProtocolError("time must be YYYYMMDDHHMMSS")
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60 and year >= 1):
+        raise ProtocolError("no such time")
+    try:
+        if utc:
+            seconds = calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0))
+        else:
+            seconds = int(time.mktime((year, month, day, hour, minute, second, 0, 0, -1)))
+    except (OverflowError, ValueError):
+        raise ProtocolError("no such time") from None
+    return seconds * NANOSECONDS + int((match[7] or b"").ljust(9, b"0"))
+
+
+# -- MLST, MLSD ---------------------------------------------------------------------------------------------------
+
+
+def format_facts(info: FileInfo, *, utc: bool, fraction: bool = False) -> str:
+    """The facts of an MLST line, up to the last semicolon."""
+    rights = _perm(info)
+    mode = "" if info.mode is None else f"UNIX.mode={info.mode:o};"
+    kind = "dir" if info.is_dir else "file"
+    modify = format_time(info.mtime_ns, utc=utc, fraction=fraction)
+    return f"size={info.size};modify={modify};type={kind};perm={rights};{mode}"
+
+
+def _perm(info: FileInfo) -> str:
+    letters = "lwe" if info.is_dir else "rwx"
+    flags = (info.readable, info.writable, info.executable)
+    return "".join(letter for letter, flag in zip(letters, flags, strict=True) if flag)
+
+
+def parse_facts(line: bytes, *, utc: bool) -> FileInfo | None:
+    """The file of an MLST or MLSD line; None for the directory itself and its parent.
+
+    Raises:
+        ProtocolError: not a line of facts.
+    """
+    facts_text, blank, name = line.lstrip(b" ").partition(b" ")
+    if not blank or not name:
+        raise ProtocolError(f"no facts: {line[:80]!r}")
+    facts: dict[str, bytes] = {}
+    for fact in facts_text.split(b";"):
+        key, _, value = fact.partition(b"=")
+        facts[key.decode("ascii", "replace").lower()] = value
+    kind = facts.get("type", b"file").lower()
+    if kind in (b"cdir", b"pdir") or name in (b".", b".."):
+        return None
+    perm = facts.get("perm", b"").lower()
+    is_dir = kind == b"dir"
+    return FileInfo(
+        name=name,
+        size=_decimal(facts.get("size", facts.get("sizd", b"0"))),
+        mtime_ns=parse_time(facts["modify"], utc=utc) if "modify" in facts else 0,
+        is_dir=is_dir,
+        mode=_octal(facts.get("unix.mode")),
+        readable=_any(b"lr", perm),
+        writable=_any(b"cwm", perm),
+        executable=_any(b"ex", perm),
+    )
+
+
+def _any(letters: bytes, perm: bytes) -> bool:
+    return any(letter in perm for letter in letters)
+
+
+def _decimal(text: bytes) -> int:
+    if not text.isdigit() or len(text) > 20:
+        raise ProtocolError(f"no size: {text[:40]!r}")
+    return int(text)
+
+
+def _octal(text: bytes | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(rb"[0-7]{1,7}", text):
+        raise ProtocolError(f"no mode: {text[:40]!r}")
+    return int(text, 8)
+
+
+# -- STAT ---------------------------------------------------------------------------------------------------------
+
+
+def format_stat(info: FileInfo) -> bytes:
+    """A line of UFTP's STAT listing: rights of the user, size, milliseconds since the epoch, name."""
+    flags = zip("rwx", (info.readable, info.writable, info.executable), strict=True)
+    rights = "".join(letter if flag else "-" for letter, flag in flags)
+    kind = "d" if info.is_dir else "-"
+    return f" {kind}{rights} {info.size} {info.mtime_ns // 1_000_000} ".encode() + info.name
+
+
+def parse_stat(line: bytes) -> FileInfo:
+    """The file of a STAT line.
+
+    Raises:
+        ProtocolError: not such a line.
+    """
+    if not (match := _STAT_LINE.fullmatch(line)) or len(match[6]) > 20:
+        raise ProtocolError(f"no STAT line: {line[:80]!r}")
+    return FileInfo(
+        name=match[7],
+        size=_decimal(match[5]),
+        mtime_ns=int(match[6]) * 1_000_000,
+        is_dir=match[1] == b"d",
+        readable=match[2] != b"-",
+        writable=match[3] != b"-",
+        executable=match[4] != b"-",
+    )
+
+
+# -- LIST ---------------------------------------------------------------------------------------------------------
+
+
+def format_list(info: FileInfo, *, now: float) -> bytes:
+    """A line in the style of `ls -l`, as upstream writes it; `now` in seconds since the epoch decides the date form."""
+    seconds = info.mtime_ns // NANOSECONDS
+    t = time.localtime(seconds)
+    form = f"{t.tm_year:5}" if abs(now - seconds) > _HALF_YEAR else f"{t.tm_hour:02}:{t.tm_min:02}"
+    flags = zip("rwx", (info.readable, info.writable, info.executable), strict=True)
+    rights = "".join(letter if flag else "-" for letter, flag in flags)
+    kind, links = ("d", 3) if info.is_dir else ("-", 1)
+    date = f"{_MONTHS[t.tm_mon - 1]} {t.tm_mday:02} {form.strip()}"
+    return f"{kind}{rights}------   {links} dummy dummy {info.size} {date} ".encode() + info.name
+
+
+def parse_list(line: bytes, *, now: float) -> FileInfo | None:
+    """The file of an `ls -l` line, for servers without MLSD; None for lines that are none (totals, `.`, `..`).
+
+    Dates are read as UTC: servers that list this way do not say their zone.
+    """
+    if not (match := _LIST_LINE.fullmatch(line)) or match[7] in (b".", b".."):
+        return None
+    month = match[4].decode()
+    if month not in _MONTHS:
+        return None
+    year_or_time = match[6].decode()
+    t = time.gmtime(now)
+    year, hour, minute = int(year_or_time) if ":" not in year_or_time else t.tm_year, 0, 0
+    if ":" in year_or_time:
+        hour, minute = (int(part) for part in year_or_time.split(":"))
+    fields = (_MONTHS.index(month) + 1, int(match[5]), hour, minute, 0, 0, 0, 0)
+    seconds = calendar.timegm((year, *fields))
+    if ":" in year_or_time and seconds > now + 86_400:
+        seconds = calendar.timegm((year - 1, *fields))
+    info = FileInfo(
+        name=match[7],
+        size=_decimal(match[3]),
+        mtime_ns=seconds * NANOSECONDS,
+        is_dir=match[1] == b"d",
+        mode=_ls_mode(match[1], match[2]),
+    )
+    if match[1] == b"l":
+        return replace(info, name=match[7].partition(b" -> ")[0])
+    return info
+
+
+def _ls_mode(kind: bytes, rights: bytes) -> int:
+    bits = sum(1 << (8 - place) for place, letter in enumerate(rights) if letter in b"rwxst")
+    return bits | (stat.S_IFDIR if kind == b"d" else stat.S_IFREG)
+
+
+# -- MFF ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FactChange:
+    """What an MFF line asks to set (RFC draft MFxx); None leaves a fact alone."""
+
+    mtime_ns: int | None = None
+    permissions: int | None = None
+
+
+def parse_mff(facts: bytes, *, utc: bool) -> FactChange:
+    """Read the facts of `MFF <facts> <path>`: Modify and UNIX.mode, any case.
+
+    Raises:
+        ProtocolError: another fact, or a value out of form.
+    """
+    change = FactChange()
+    for fact in facts.split(b";"):
+        if not fact:
+            continue
+        key, _, value = fact.partition(b"=")
+        match key.lower():
+            case b"modify":
+                change = replace(change, mtime_ns=parse_time(value, utc=utc))
+            case b"unix.mode" if (mode := _octal(value)) is not None and mode <= 0o177777:
+                change = replace(change, permissions=stat.S_IMODE(mode))
+            case _:
+                raise ProtocolError(f"Not supported: '{key.decode('ascii', 'replace')}'")
+    return change
