@@ -1,0 +1,193 @@
+"""Configuration of a data node (`uftpd data`): one TOML file, every setting with its default.
+
+Values are validated here as far as no other setting or file is needed; `problems` checks what concerns several
+settings, and `uftpd check-config` also whether the files named can be read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from uftpd.config.toml import ConfigError, HostPort, PortRange
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+LEGACY_PORT = 64434
+LEGACY_COMMAND_PORT = 64435
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Ftp(_Section):
+    """`[ftp]`: where clients come in.
+
+    Attributes:
+        listen: addresses of the control connections. "[::]:PORT" takes IPv4 too.
+        advertise: IPv4 address to name in PASV replies (behind NAT); empty: the one the client came to.
+        port_range: ports of data connections; None: any free one.
+        port_wait_seconds: how long EPSV waits for a free port of the range.
+        text: what follows the version in the greeting.
+    """
+
+    listen: tuple[HostPort, ...] = (HostPort("::", LEGACY_PORT),)
+    advertise: str = ""
+    port_range: PortRange | None = None
+    port_wait_seconds: Seconds = 10.0
+    text: str = "https://www.unicore.eu"
+
+
+class CommandPort(_Section):
+    """`[command_port]`: where auth servers announce sessions.
+
+    Attributes:
+        listen: one address.
+        plain: no TLS and no check of the peer. Any local user can then open sessions as any other, so it starts on
+            loopback only, and is for one-user installations.
+        certificate, key, ca: PEM files; peers need a certificate issued by `ca`. No other CA is trusted.
+        acl: file with the subject names of admitted peers, one a line; read again when it changes.
+        acl_subset: admit a peer whose subject holds all parts of a line and more, as upstream does.
+        request_seconds: handshake and request must be in within this time.
+        max_connections: requests served at once.
+    """
+
+    listen: HostPort = HostPort("127.0.0.1", LEGACY_COMMAND_PORT)
+    plain: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    acl: Path | None = None
+    acl_subset: bool = False
+    request_seconds: Seconds = 15.0
+    max_connections: Count = 64
+
+
+class Users(_Section):
+    """`[users]`: as whom sessions run. Without root every session runs as the user the node was started by.
+
+    Attributes:
+        lowest_uid: accounts with a smaller user id are refused; 0 itself always is.
+        allow: if not empty, only these accounts.
+        deny: never these accounts.
+        service_user: whom the front runs as when started by root.
+        check_groups: a requested group must be one of the account's.
+    """
+
+    lowest_uid: Annotated[int, msgspec.Meta(ge=1)] = 500
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    service_user: str = "nobody"
+    check_groups: bool = True
+
+
+class Limits(_Section):
+    """`[limits]`: each has its own clear reply.
+
+    Attributes:
+        sessions_per_user: sessions and outstanding requests of one account.
+        share_sessions_per_user, copy_sessions_per_user: the same for sessions that serve shares and copies.
+        sessions: sessions of all users.
+        streams: parallel data connections of one transfer.
+        unproven: connections that have not logged in.
+        unproven_per_address: the same, of one client address.
+        line_bytes: longest command line.
+        login_seconds: time to log in.
+        idle_seconds: a session without command or running transfer ends.
+        data_connect_seconds: time for a client to connect to the port it was told.
+        stall_seconds: a transfer whose peer moves no byte ends; time the file system takes does not count.
+        drain_seconds: how long running transfers may go on after SIGTERM.
+        rate_per_user: bytes a second over all sessions of an account; 0: no limit.
+        waiting_ports_per_user: ports of the range one account may hold while waiting for its clients to connect.
+    """
+
+    sessions_per_user: Count = 16
+    share_sessions_per_user: Count = 64
+    copy_sessions_per_user: Count = 32
+    sessions: Count = 2000
+    streams: Count = 4
+    unproven: Count = 256
+    unproven_per_address: Count = 64
+    line_bytes: Annotated[int, msgspec.Meta(ge=512, le=65536)] = 16384
+    login_seconds: Seconds = 30.0
+    idle_seconds: Seconds = 7200.0
+    data_connect_seconds: Seconds = 30.0
+    stall_seconds: Seconds = 300.0
+    drain_seconds: Seconds = 30.0
+    rate_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
+    waiting_ports_per_user: Count = 16
+
+
+class Files(_Section):
+    """`[files]`: how sessions treat files.
+
+    Attributes:
+        durability: when a whole-file upload is acknowledged: "rename" once it has its name (safe against a crash of
+            processes), "fsync" once it is on the disk.
+        umask: octal, as text.
+        confine_links: links that lead out of a session's base directory are refused in every session, not only in
+            restricted ones.
+        write_protected: files below the home that no session may change.
+        key_files: where accepted SSH keys stand, below the home.
+        legacy_times: time zone of MLST, MFMT and MFF for clients that do not ask for UTC.
+    """
+
+    durability: Literal["rename", "fsync"] = "rename"
+    umask: Annotated[str, msgspec.Meta(pattern="^0?[0-7]{3}$")] = "077"
+    confine_links: bool = False
+    write_protected: tuple[str, ...] = (".ssh/authorized_keys",)
+    key_files: tuple[str, ...] = (".ssh/authorized_keys", ".uftp/authorized_keys")
+    legacy_times: Literal["local", "utc"] = "local"
+
+
+class Log(_Section):
+    """`[log]`: one line an event, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class DataConfig(_Section):
+    """Everything a data node is told."""
+
+    ftp: Ftp = Ftp()
+    command_port: CommandPort = CommandPort()
+    users: Users = Users()
+    limits: Limits = Limits()
+    files: Files = Files()
+    log: Log = Log()
+
+
+_TLS_FILES = ("certificate", "key", "ca", "acl")
+
+
+def problems(config: DataConfig) -> list[str]:
+    """What is wrong with settings that each are right alone; one line each, empty if all is well."""
+    found = []
+    port = config.command_port
+    missing = [name for name in _TLS_FILES if getattr(port, name) is None]
+    if port.plain:
+        if port.listen.host not in ("127.0.0.1", "::1", "localhost"):
+            found.append("command_port.plain: without TLS the command port may only listen on loopback")
+    elif missing:
+        names = ", ".join(f"command_port.{name}" for name in missing)
+        found.append(f"{names}: required for TLS (or set command_port.plain on a loopback address)")
+    if not config.ftp.listen:
+        found.append("ftp.listen: at least one address is needed")
+    if any(c < " " or c == "\x7f" for c in config.ftp.text):
+        found.append("ftp.text: no control characters")
+    return found
+
+
+def checked(config: DataConfig, path: Path | str) -> DataConfig:
+    """`config` itself, if `problems` finds none.
+
+    Raises:
+        ConfigError: the first problem.
+    """
+    for problem in problems(config):
+        raise ConfigError(f"{path}: {problem}")
+    return config
