@@ -23,7 +23,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class Ftp(_Section):
+class Ftp(_Section, frozen=True):
     """`[ftp]`: where clients come in.
 
     Attributes:
@@ -41,7 +41,7 @@ class Ftp(_Section):
     text: str = "https://www.unicore.eu"
 
 
-class CommandPort(_Section):
+class CommandPort(_Section, frozen=True):
     """`[command_port]`: where auth servers announce sessions.
 
     Attributes:
@@ -66,7 +66,7 @@ class CommandPort(_Section):
     max_connections: Count = 64
 
 
-class Users(_Section):
+class Users(_Section, frozen=True):
     """`[users]`: as whom sessions run. Without root every session runs as the user the node was started by.
 
     Attributes:
@@ -84,7 +84,7 @@ class Users(_Section):
     check_groups: bool = True
 
 
-class Limits(_Section):
+class Limits(_Section, frozen=True):
     """`[limits]`: each has its own clear reply.
 
     Attributes:
@@ -121,7 +121,7 @@ class Limits(_Section):
     waiting_ports_per_user: Count = 16
 
 
-class Files(_Section):
+class Files(_Section, frozen=True):
     """`[files]`: how sessions treat files.
 
     Attributes:
@@ -136,21 +136,21 @@ class Files(_Section):
     """
 
     durability: Literal["rename", "fsync"] = "rename"
-    umask: Annotated[str, msgspec.Meta(pattern="^0?[0-7]{3}$")] = "077"
+    umask: Annotated[str, msgspec.Meta(pattern="^0?[0-7]{3}$")] = "022"
     confine_links: bool = False
     write_protected: tuple[str, ...] = (".ssh/authorized_keys",)
     key_files: tuple[str, ...] = (".ssh/authorized_keys", ".uftp/authorized_keys")
     legacy_times: Literal["local", "utc"] = "local"
 
 
-class Log(_Section):
+class Log(_Section, frozen=True):
     """`[log]`: one line an event, to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
-class DataConfig(_Section):
+class DataConfig(_Section, frozen=True):
     """Everything a data node is told."""
 
     ftp: Ftp = Ftp()
