@@ -1,0 +1,351 @@
+"""The file tree of a session: the one object that all file operations go through (DESIGN: data node, paths).
+
+Paths are bytes, absolute and normalised, as the client sees them. The base stops `..` and siblings in every session.
+In a *confined* one (the request restricts it, or the site confines links) every path is resolved by the kernel
+beneath the base's directory descriptor, so links that leave it are refused; where a filter is in force, what a link
+really leads to must pass it too. In others links are followed with the user's own rights.
+
+Everything here blocks, and runs in worker threads; there is no state but the descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from uftp.protocol.facts import FileInfo
+from uftp.protocol.names import is_part_name
+from uftpd.session import syscalls
+from uftpd.session.filters import Forbidden, PathFilter, is_beneath
+
+_MAX_LINKS: Final = 40
+_DEV_NULL: Final = os.makedev(1, 3)
+_DEV_ZERO: Final = os.makedev(1, 5)
+
+
+def normalise(path: bytes) -> bytes:
+    """`path`, absolute, without `.`, `..` and double slashes, by text alone."""
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/" + b"/".join(parts)
+
+
+def split(path: bytes) -> tuple[bytes, bytes]:
+    """Directory and base name of a normalised path; the base name of the root is empty."""
+    directory, _, name = path.rpartition(b"/")
+    return directory or b"/", name
+
+
+def is_null(info: os.stat_result) -> bool:
+    """Whether this is /dev/null, by device number."""
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == _DEV_NULL
+
+
+def is_zero(info: os.stat_result) -> bool:
+    """Whether this is /dev/zero, by device number."""
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == _DEV_ZERO
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a name stands: an open directory (the holder closes it), the base name in it, and what is there."""
+
+    directory: int
+    name: bytes
+    path: bytes
+    info: os.stat_result | None
+
+    def __enter__(self) -> Place:  # noqa: PYI034 - a Place is never subclassed
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.directory)
+
+
+class FileTree:
+    """See the module.
+
+    Args:
+        base: the session may not leave it, by `..` or by name; `/` for no limit.
+        path_filter: rules on paths.
+        confined: links are followed only beneath the base.
+
+    Raises:
+        OSError: the base is no directory that this user can enter.
+    """
+
+    def __init__(self, base: bytes, path_filter: PathFilter, *, confined: bool) -> None:
+        self.base = base
+        self.filter = path_filter
+        self.confined = confined
+        self._base_fd = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.stat(b".", dir_fd=self._base_fd)  # fails where the user may not enter
+        self._real_base = os.readlink(b"/proc/self/fd/%d" % self._base_fd)
+        self._openat2 = confined and syscalls.has_openat2()
+        self._groups = frozenset((os.getegid(), *os.getgroups()))
+
+    def confine_process(self) -> bool:
+        """Have the kernel forbid this process all files outside the base; whether it did. Single-threaded only."""
+        return self.confined and self.base != b"/" and syscalls.landlock_confine(self._base_fd)
+
+    def resolve(self, argument: bytes, current: bytes) -> bytes:
+        """The path an argument means, seen from the directory `current`.
+
+        Raises:
+            Forbidden: it lies outside the base.
+        """
+        if b"\0" in argument:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        path = normalise(argument if argument.startswith(b"/") else current + b"/" + argument)
+        if not is_beneath(path, self.base):
+            raise Forbidden(f"{os.fsdecode(path)} not in {os.fsdecode(self.base)}")
+        return path
+
+    # -- opening ----------------------------------------------------------------------------------------------------
+
+    def _open(self, path: bytes, flags: int, mode: int = 0, *, follow: bool = True) -> int:
+        """Open `path` under the rules on links."""
+        if not follow:
+            flags |= os.O_NOFOLLOW
+        if not self.confined:
+            return os.open(path, flags | os.O_CLOEXEC, mode)
+        relative = path[len(self.base) :].lstrip(b"/") or b"."
+        if self._openat2:
+            rules = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
+            fd = syscalls.openat2(self._base_fd, relative, flags, rules, mode)
+        else:
+            fd = self._open_stepwise(relative, flags, mode)
+        try:
+            self._check_real(fd, path)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _open_stepwise(self, relative: bytes, flags: int, mode: int) -> int:
+        """Without openat2: one component at a time, and no link at all."""
+        *steps, last = relative.split(b"/")
+        directory = os.dup(self._base_fd)
+        try:
+            for step in steps:
+                below = os.open(step, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+                os.close(directory)
+                directory = below
+            return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
+        finally:
+            os.close(directory)
+
+    def _check_real(self, fd: int, path: bytes) -> None:
+        """What was opened by way of a link must pass the filter under its real path too."""
+        if not self.filter.restricts:
+            return
+        real = self._seen(os.readlink(b"/proc/self/fd/%d" % fd))
+        if real != path:
+            self.filter.check_enter(real)
+
+    def _seen(self, real: bytes) -> bytes:
+        """The path under which the client sees what really lies at `real`."""
+        if is_beneath(real, self._real_base):
+            return normalise(self.base + b"/" + real[len(self._real_base) :])
+        return real
+
+    def open_directory(self, path: bytes) -> int:
+        """A descriptor (O_PATH) of a directory that may be entered."""
+        self.filter.check_enter(path)
+        return self._open(path, os.O_PATH | os.O_DIRECTORY)
+
+    def place(self, path: bytes, *, follow: bool = False) -> Place:
+        """Find the directory a name stands in, and what the name is now.
+
+        Args:
+            path: what to find.
+            follow: if the name is a link, go to where it leads; a link to nothing is an error.
+        """
+        for _ in range(_MAX_LINKS):
+            above, name = split(path)
+            if not name:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            directory = self._open(above, os.O_PATH | os.O_DIRECTORY)
+            try:
+                info = _lstat(name, directory)
+                if info is None or not follow or not stat.S_ISLNK(info.st_mode):
+                    return Place(os.dup(directory), name, path, info)
+            finally:
+                os.close(directory)
+            path = self._link_target(path)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+    def _link_target(self, path: bytes) -> bytes:
+        fd = self._open(path, os.O_PATH)
+        try:
+            return self._seen(os.readlink(b"/proc/self/fd/%d" % fd))
+        finally:
+            os.close(fd)
+
+    def open_read(self, path: bytes) -> tuple[int, os.stat_result]:
+        """Open a regular file, /dev/null or /dev/zero for reading."""
+        self.filter.check_read(path)
+        fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        return fd, _check_kind(fd)
+
+    def open_write(self, place: Place, *, create: bool) -> tuple[int, os.stat_result]:
+        """Open what is at `place` for writing in place, or create it empty."""
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(place.name, flags | (os.O_CREAT if create else 0), 0o666, dir_fd=place.directory)
+        return fd, _check_kind(fd)
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def stat(self, path: bytes) -> os.stat_result:
+        """What is at `path`, links followed."""
+        self.filter.check_enter(path)
+        fd = self._open(path, os.O_PATH)
+        try:
+            return os.stat(fd)
+        finally:
+            os.close(fd)
+
+    def info(self, path: bytes) -> FileInfo:
+        """What listings say of `path`."""
+        return self._describe(split(path)[1] or b"/", self.stat(path))
+
+    def is_directory(self, path: bytes) -> bool:
+        """Whether a directory that may be entered is at `path`."""
+        fd = self.open_directory(path)
+        try:
+            os.stat(b".", dir_fd=fd)
+        finally:
+            os.close(fd)
+        return True
+
+    def scan(self, path: bytes) -> Iterator[FileInfo]:
+        """The entries of a directory, one after the other: links followed, unfinished uploads and what cannot be
+        examined left out.
+        """
+        self.filter.check_enter(path)
+        fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+        return self._scan(fd, path)
+
+    def _scan(self, fd: int, path: bytes) -> Iterator[FileInfo]:
+        prefix = path.rstrip(b"/") + b"/"
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    name = os.fsencode(entry.name)
+                    if is_part_name(name) or (self.filter.restricts and not self.filter.leads(prefix + name)):
+                        continue
+                    with contextlib.suppress(OSError, Forbidden):
+                        yield self._describe(name, self._stat_entry(entry, prefix + name))
+        finally:
+            os.close(fd)
+
+    def _stat_entry(self, entry: os.DirEntry[str], path: bytes) -> os.stat_result:
+        if not entry.is_symlink():
+            return entry.stat(follow_symlinks=False)
+        return self.stat(path) if self.confined else entry.stat()
+
+    def _describe(self, name: bytes, info: os.stat_result) -> FileInfo:
+        if info.st_uid == os.geteuid():
+            rights = info.st_mode >> 6
+        elif info.st_gid in self._groups:
+            rights = info.st_mode >> 3
+        else:
+            rights = info.st_mode
+        return FileInfo(
+            name=name,
+            size=info.st_size,
+            mtime_ns=info.st_mtime_ns,
+            is_dir=stat.S_ISDIR(info.st_mode),
+            mode=info.st_mode,
+            readable=bool(rights & 4),
+            writable=bool(rights & 2),
+            executable=bool(rights & 1),
+        )
+
+    # -- changing ---------------------------------------------------------------------------------------------------
+
+    def mkdir(self, path: bytes) -> None:
+        """Create one directory."""
+        self.filter.check_change(path)
+        if path == self.base:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        with self.place(path) as place:
+            os.mkdir(place.name, 0o777, dir_fd=place.directory)
+
+    def rmdir(self, path: bytes) -> None:
+        """Remove an empty directory."""
+        self._check_not_base(path)
+        self.filter.check_move(path)
+        with self.place(path) as place:
+            os.rmdir(place.name, dir_fd=place.directory)
+
+    def unlink(self, path: bytes) -> None:
+        """Remove a file, or a link itself."""
+        self._check_not_base(path)
+        self.filter.check_move(path)
+        with self.place(path) as place:
+            os.unlink(place.name, dir_fd=place.directory)
+
+    def rename(self, source: bytes, target: bytes) -> None:
+        """Give a file or directory another name, replacing a file of that name."""
+        for path in (source, target):
+            self._check_not_base(path)
+            self.filter.check_move(path)
+        with self.place(source) as old, self.place(target) as new:
+            os.rename(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory)
+
+    def set_facts(self, path: bytes, *, mtime_ns: int | None = None, permissions: int | None = None) -> None:
+        """Set time of last change and permission bits, links followed."""
+        self.filter.check_change(path)
+        fd = self._open(path, os.O_PATH)
+        try:
+            if self.filter.restricts:
+                self.filter.check_change(self._seen(os.readlink(b"/proc/self/fd/%d" % fd)))
+            link = b"/proc/self/fd/%d" % fd  # O_PATH descriptors take neither fchmod nor futimens
+            if permissions is not None:
+                os.chmod(link, permissions & 0o7777)
+            if mtime_ns is not None:
+                os.utime(link, ns=(os.stat(fd).st_atime_ns, mtime_ns))
+        finally:
+            os.close(fd)
+
+    def check_write(self, place: Place) -> None:
+        """Raise `Forbidden` unless the file a store really goes to may be written."""
+        self.filter.check_change(place.path)
+        directory = os.readlink(b"/proc/self/fd/%d" % place.directory)
+        self.filter.check_change(self._seen(directory).rstrip(b"/") + b"/" + place.name)
+
+    def _check_not_base(self, path: bytes) -> None:
+        if path == self.base:
+            raise Forbidden("the session's own directory")
+
+
+def _lstat(name: bytes, directory: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _check_kind(fd: int) -> os.stat_result:
+    """Regular files and the two harmless devices pass; a pipe or a tape could block, or do worse."""
+    try:
+        info = os.fstat(fd)
+        if stat.S_ISDIR(info.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not (stat.S_ISREG(info.st_mode) or is_null(info) or is_zero(info)):
+            raise PermissionError(errno.EACCES, "Not a regular file")
+        os.set_blocking(fd, True)
+    except BaseException:
+        os.close(fd)
+        raise
+    return info
