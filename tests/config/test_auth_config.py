@@ -1,0 +1,58 @@
+"""The settings of an auth server: defaults, and mistakes named with their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from uftpd.config.auth import AuthConfig, checked
+from uftpd.config.toml import ConfigError, HostPort, load
+
+_GOOD = """
+[server]
+listen = ["127.0.0.1:9000"]
+certificate = "auth.pem"
+key = "auth.key"
+[command_port]
+ca = "ca.pem"
+[nodes.TEST]
+instances = [{host = "ftp.example.org", command = "ftp.example.org:64435"}]
+"""
+
+
+def _load(directory: Path, text: str) -> AuthConfig:
+    path = directory / "auth.toml"
+    path.write_text(text)
+    return checked(load(path, AuthConfig), path)
+
+
+def test_a_small_file_is_enough(tmp_path: Path) -> None:
+    config = _load(tmp_path, _GOOD)
+    assert config.server.certificate == tmp_path / "auth.pem"
+    assert config.nodes["TEST"].instances[0].command == HostPort("ftp.example.org", 64435)
+    assert config.nodes["TEST"].description == "n/a"
+    assert config.login.anonymous
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[nodes.TEST]", "[nodes.MY-TEST]", r"nodes\.MY-TEST: a server name"),
+        ("[nodes.TEST]", "[nodes.client]", r"nodes\.client: a server name"),
+        ('key = "auth.key"', "", r"server\.certificate, server\.key: required for HTTPS"),
+        ('ca = "ca.pem"', "", r"command_port\.ca: required for TLS to node 'TEST'"),
+        ('"127.0.0.1:9000"', "", "server: listen: at least one"),
+        ('"ftp.example.org", ', '"a b", ', "host: one host name"),
+        ("64435", '64435", plain=true, subject="', "only be on loopback"),
+        ("64435", '64435", subject="joe', "subject: A name is a list"),
+        ('key = "auth.key"', 'key = "k"\nexternal_url = "auth"', "server: external_url"),
+        ('key = "auth.key"', 'key = "k"\ntrusted_proxies = ["x"]', "'x' is no address or network"),
+        ('certificate = "auth.pem"', "plain_http = true\nlistne = 1", r"server\.listne: unknown setting"),
+        ('listen = ["127.0.0.1:9000"]', "plain_http = true", "server.plain_http: without TLS"),
+    ],
+)
+def test_mistakes(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in _GOOD
+    with pytest.raises(ConfigError, match=expected):
+        _load(tmp_path, _GOOD.replace(old, new))
