@@ -176,6 +176,8 @@ class FileTree:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             directory = self._open(above, os.O_PATH | os.O_DIRECTORY)
             try:
+                if self.filter.restricts:
+                    self.filter.check_read(self._real_path(directory, name))
                 info = _lstat(name, directory)
                 if info is None or not follow or not stat.S_ISLNK(info.st_mode):
                     return Place(os.dup(directory), name, path, info)
@@ -308,8 +310,7 @@ class FileTree:
         self.filter.check_change(path)
         fd = self._open(path, os.O_PATH)
         try:
-            if self.filter.restricts:
-                self.filter.check_change(self._seen(os.readlink(b"/proc/self/fd/%d" % fd)))
+            self.filter.check_change(self._seen(os.readlink(b"/proc/self/fd/%d" % fd)))
             link = b"/proc/self/fd/%d" % fd  # O_PATH descriptors take neither fchmod nor futimens
             if permissions is not None:
                 os.chmod(link, permissions & 0o7777)
@@ -321,8 +322,10 @@ class FileTree:
     def check_write(self, place: Place) -> None:
         """Raise `Forbidden` unless the file a store really goes to may be written."""
         self.filter.check_change(place.path)
-        directory = os.readlink(b"/proc/self/fd/%d" % place.directory)
-        self.filter.check_change(self._seen(directory).rstrip(b"/") + b"/" + place.name)
+        self.filter.check_change(self._real_path(place.directory, place.name))
+
+    def _real_path(self, directory: int, name: bytes) -> bytes:
+        return self._seen(os.readlink(b"/proc/self/fd/%d" % directory)).rstrip(b"/") + b"/" + name
 
     def _check_not_base(self, path: bytes) -> None:
         if path == self.base:

@@ -1,0 +1,283 @@
+"""The control connection of a session: reads commands, runs them in order, sends replies.
+
+Commands are read while one runs, so that ABOR and STAT act at once; a client that sends faster than it is served is
+not read further. The session ends with QUIT, the client's end of file, idleness, or draining.
+"""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from uftp.protocol import LineTooLong
+from uftp.protocol.lines import LineReader, split_command
+from uftp.protocol.replies import Reply, multi_line, reply
+from uftp.streams import Cancelled
+from uftpd.session.replies import error_reply
+from uftpd.session.state import Session
+from uftpd.session.table import COMMANDS, Command
+from uftpd.session.transfers import Client, in_thread, pumped, running
+
+_MAX_WAITING_BYTES: Final = 64 * 1024  # of lines received and not yet served
+_SEND_SECONDS: Final = 120.0  # a client that takes no reply for so long is gone
+_HASH_SIGN_OF_LIFE_SECONDS: Final = 30.0
+_ABORTED: Final = reply(426, "Transfer aborted")
+
+
+class _ClientGone(Exception):
+    """The control connection broke or ended; there is nobody left to tell."""
+
+
+@dataclass(slots=True)
+class _Line:
+    text: bytes
+    aborted: bool = False
+    too_long: bool = False
+
+
+class ControlConnection:
+    """See the module.
+
+    Args:
+        session: what commands act on.
+        connection: the control connection, logged in.
+        received: bytes that came behind the password.
+    """
+
+    def __init__(self, session: Session, connection: trio.socket.SocketType, received: bytes) -> None:
+        self._session = session
+        self._connection = connection
+        self._reader = LineReader(max_bytes=session.limits.line_bytes, telnet=True)
+        self._reader.receive_data(received)
+        self._client = Client(self.send, self._is_connected)
+        self._send_lock = trio.Lock()
+        self._lines: deque[_Line] = deque()
+        self._waiting_bytes = 0
+        self._changed = trio.Event()
+        self._ended = False
+        self._draining = False
+
+    async def run(self) -> None:
+        """Serve until the session ends."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read)
+            try:
+                await self._serve()
+            except _ClientGone:
+                pass
+            nursery.cancel_scope.cancel()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more commands; what runs may go on for `seconds`."""
+        self._draining = True
+        self._wake()
+        await trio.sleep(seconds)
+        if self._session.job is not None:
+            self._session.job.stop()
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        await self._take_lines()
+        while True:
+            try:
+                data = await self._connection.recv(16384)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            self._reader.receive_data(data)
+            await self._take_lines()
+        self._ended = True
+        if self._session.job is not None:
+            self._session.job.stop()
+        self._wake()
+
+    async def _take_lines(self) -> None:
+        while True:
+            try:
+                text = self._reader.next_line()
+            except LineTooLong:
+                self._lines.append(_Line(b"", too_long=True))
+                self._wake()
+                continue
+            if text is None:
+                return
+            text = text.lstrip()
+            if text:
+                await self._take_line(text)
+            while self._waiting_bytes > _MAX_WAITING_BYTES and not self._draining:
+                await self._changed.wait()
+
+    async def _take_line(self, text: bytes) -> None:
+        verb = split_command(text)[0]
+        job = self._session.job
+        if verb == "ABOR":
+            for line in self._lines:
+                line.aborted = True
+            if job is not None:
+                job.aborted = True
+                job.stop()
+        elif verb == "STAT" and job is not None and not self._lines:
+            await self._execute(_Line(text))
+            return
+        self._lines.append(_Line(text))
+        self._waiting_bytes += len(text)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # -- serving ----------------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while not self._session.quitting:
+            with trio.move_on_after(self._session.limits.idle_seconds) as idle:
+                while not self._lines and not self._ended and not self._draining:
+                    await self._changed.wait()
+            if idle.cancelled_caught:
+                await self.send(reply(421, "Nothing came for too long, closing the control connection"))
+                return
+            if self._draining:
+                await self.send(reply(421, "The server is shutting down, closing the control connection"))
+                return
+            if not self._lines:
+                return
+            line = self._lines.popleft()
+            self._waiting_bytes -= len(line.text)
+            self._wake()
+            await self._execute(line)
+
+    async def _execute(self, line: _Line) -> None:
+        if line.too_long:
+            await self.send(reply(500, f"Command line is longer than {self._session.limits.line_bytes} bytes"))
+            return
+        verb, argument = split_command(line.text)
+        command = COMMANDS.get(verb)
+        answer: Reply | None
+        if command is None:
+            answer = reply(502, "Command not implemented.")
+        elif command.right > self._session.access:
+            answer = reply(534, f"Error processing command '{verb}': Access denied")
+        elif command.argument and not argument.strip():
+            answer = reply(501, f"Error processing command '{verb}': Argument missing")
+        elif line.aborted and command.moving:
+            answer = _ABORTED
+        else:
+            answer = await self._run(verb, argument, command)
+        if answer is not None:
+            await self.send(answer)
+
+    async def _run(self, verb: str, argument: bytes, command: Command) -> Reply | None:
+        """Run a handler; the reply still to be sent, if any."""
+        session = self._session
+        job_before = session.job
+        try:
+            if verb == "STAT" and not argument.strip():
+                return self._status()
+            if command.quick:
+                return command.quick(session, argument)
+            if command.files:
+                handler = command.files
+                return await in_thread(lambda: handler(session, argument))
+            if command.hashing:
+                return await self._hash(verb, argument, command)
+            if command.moving:
+                await command.moving(session, argument, self._client)
+            return None
+        except _ClientGone:
+            raise
+        except Cancelled:
+            return self._stopped(verb)
+        except Exception as error:
+            answer = error_reply(verb, error)
+            if answer is None:
+                session.log("internal-error", level="error", verb=verb, traceback=traceback.format_exc())
+                answer = reply(500, f"Error processing command '{verb}': internal error")
+            if session.job is not job_before:
+                session.job = None
+            return answer
+
+    def _stopped(self, verb: str) -> Reply | None:
+        if self._ended:
+            return None
+        if self._draining:
+            return reply(551, f"Error processing command '{verb}': the server is shutting down")
+        return _ABORTED
+
+    async def _hash(self, verb: str, argument: bytes, command: Command) -> Reply:
+        handler = command.hashing
+        assert handler is not None  # noqa: S101 - by the caller's test
+        session = self._session
+        signs_of_life = 0
+
+        async def say_so() -> None:
+            nonlocal signs_of_life
+            while True:
+                await trio.sleep(_HASH_SIGN_OF_LIFE_SECONDS)
+                signs_of_life += 1
+                await self._send_bytes(b"213-\r\n")
+
+        try:
+            async with running(session, verb) as job, trio.open_nursery() as nursery:
+                nursery.start_soon(say_so)
+                answer = await pumped(session, job, lambda: handler(session, argument, job.meter))
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # A nursery wraps what comes out of it; here at most the handler and the sender can fail.
+            error = group.exceptions[0]
+            session.quitting = session.quitting or signs_of_life > 0  # a 213- cannot be followed by an error
+            raise error from None
+        return answer
+
+    def _status(self) -> Reply:
+        session = self._session
+        job = session.job
+        lines = [f" Logged in as {session.user}".encode(), b" TYPE I, MODE S, STRU F"]
+        if job is not None:
+            of = "" if job.total is None else f" of {job.total}"
+            lines.append(f" {job.verb} in progress: {job.meter.moved}{of} bytes".encode())
+        elif session.data.is_open:
+            lines.append(b" Data connection open")
+        return multi_line(211, "Status of the UFTP server:", lines, "End of status")
+
+    # -- sending ----------------------------------------------------------------------------------------------------
+
+    async def send(self, answer: Reply) -> None:
+        """Send a reply.
+
+        Raises:
+            _ClientGone: the client does not take it.
+        """
+        await self._send_bytes(answer.encode())
+
+    async def _send_bytes(self, data: bytes) -> None:
+        try:
+            with trio.fail_after(_SEND_SECONDS):
+                async with self._send_lock:
+                    view = memoryview(data)
+                    while view:
+                        view = view[await self._connection.send(view) :]
+        except (OSError, trio.TooSlowError) as error:
+            self._ended = True
+            raise _ClientGone from error
+
+    def _is_connected(self) -> bool:
+        """Whether the client's end is open, asked of the kernel: the reader may not have noticed yet."""
+        if self._ended:
+            return False
+        fd = socket.socket(fileno=self._connection.fileno())
+        try:
+            return bool(fd.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            fd.detach()

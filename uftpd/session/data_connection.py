@@ -1,0 +1,228 @@
+"""Data connections of a session: passive ports, who may connect, and the connection in use (DATA-PLANE section 6).
+
+A listener lives only while its client has yet to connect. Strangers that reach it are turned away and it waits on.
+Commands are read meanwhile; a transfer waits for the connection when it needs it.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from uftp.protocol.command_port import plain_address
+from uftp.streams import enable_keepalive
+
+_BACKLOG: Final = 16  # strangers queue up here while the right client is on its way
+_DRAIN_SECONDS: Final = 2.0
+
+
+class NoDataConnection(Exception):
+    """There is no data connection, or the client did not make it in time."""
+
+
+class NoFreePort(Exception):
+    """Every port of the range was in use for as long as EPSV may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """How data connections are made.
+
+    Attributes:
+        local: address to listen on, that of the control connection.
+        peer: address clients must come from.
+        advertise: IPv4 address for PASV replies, empty for `local`.
+        port_range: for people, empty if any port will do.
+        connect_seconds: how long a client may take to connect.
+    """
+
+    local: str
+    peer: str
+    advertise: str
+    port_range: str
+    connect_seconds: float
+
+
+class DataConnections:
+    """See the module.
+
+    Args:
+        settings: how.
+        nursery: lives as long as the session; accepting runs in it.
+        want_port: gets a port of the range, 0 if none came free; unused without a range.
+        return_port: hands it back.
+    """
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        nursery: trio.Nursery,
+        want_port: Callable[[], Awaitable[int]],
+        return_port: Callable[[int, bool], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._nursery = nursery
+        self._want_port = want_port
+        self._return_port = return_port
+        self._local = _plain_text(settings.local)
+        self._peer = _plain_text(settings.peer).partition("%")[0]
+        self._connection: socket.socket | None = None
+        self._accepting: _Accepting | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, or a client is expected to make one."""
+        return self._connection is not None or self._accepting is not None
+
+    @property
+    def passive_address(self) -> str | None:
+        """The IPv4 address for a PASV reply, None where the control connection is real IPv6."""
+        if self._settings.advertise:
+            return self._settings.advertise
+        return None if ":" in self._local else self._local
+
+    async def listen(self) -> int:
+        """Close what is open, and wait for the client on a new port.
+
+        Returns:
+            The port.
+
+        Raises:
+            NoFreePort: none in the range came free.
+        """
+        await self.close()
+        listener, leased = await self._bind()
+        self._accepting = accepting = _Accepting(listener, leased)
+        self._nursery.start_soon(self._accept, accepting)
+        return int(listener.getsockname()[1])
+
+    async def _bind(self) -> tuple[trio.socket.SocketType, int]:
+        if not self._settings.port_range:
+            return _listener(self._local, 0), 0
+        while port := await self._want_port():
+            try:
+                return _listener(self._local, port), port
+            except OSError as error:
+                await self._return_port(port, error.errno == errno.EADDRINUSE)
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise NoFreePort(f"No free port in the range {self._settings.port_range}")
+
+    async def _accept(self, accepting: _Accepting) -> None:
+        try:
+            with trio.move_on_after(self._settings.connect_seconds), accepting.scope:
+                while self._connection is None:
+                    connection, address = await accepting.listener.accept()
+                    if _plain_text(address[0]).partition("%")[0] == self._peer and not accepting.scope.cancel_called:
+                        self._connection = _plain_socket(connection)
+                    else:
+                        connection.close()
+        finally:
+            accepting.listener.close()
+            if self._accepting is accepting:
+                self._accepting = None
+            accepting.done.set()
+            if accepting.leased:
+                with trio.CancelScope(shield=True), trio.move_on_after(5):
+                    await self._return_port(accepting.leased, False)
+
+    async def connected(self) -> socket.socket:
+        """The connection, once the client has made it. It stays in this object's care.
+
+        Raises:
+            NoDataConnection: none was asked for, or none came.
+        """
+        if self._accepting is not None:
+            await self._accepting.done.wait()
+        if self._connection is None:
+            raise NoDataConnection("no data connection")
+        return self._connection
+
+    async def close(self) -> None:
+        """Close the connection and stop listening."""
+        if self._accepting is not None:
+            accepting = self._accepting
+            accepting.scope.cancel()
+            await accepting.done.wait()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def finish(self, *, drain: bool) -> None:
+        """End the connection after a transfer.
+
+        Args:
+            drain: the peer may still be sending; closing at once would reset the connection before it has read the
+                end of ours.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if drain:
+            self._nursery.start_soon(_drain, connection)
+        else:
+            connection.close()
+
+    def break_off(self) -> None:
+        """Make every pump on the connection stop at once. The connection is of no use after."""
+        if self._connection is not None:
+            try:
+                self._connection.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+
+
+def _plain_text(address: str) -> str:
+    """The address in its one form, IPv4 where it is mapped into IPv6."""
+    return str(plain_address(ipaddress.ip_address(address)))
+
+
+class _Accepting:
+    def __init__(self, listener: trio.socket.SocketType, leased: int) -> None:
+        self.listener = listener
+        self.leased = leased
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+
+
+def _listener(address: str, port: int) -> trio.socket.SocketType:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    plain = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Connections of other sessions on this port, closed or not, must not keep us from listening on it again.
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        plain.bind((address, port))
+        plain.listen(_BACKLOG)
+        return trio.socket.from_stdlib_socket(plain)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _plain_socket(connection: trio.socket.SocketType) -> socket.socket:
+    plain = socket.socket(fileno=connection.detach())
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    enable_keepalive(plain)
+    return plain
+
+
+async def _drain(connection: socket.socket) -> None:
+    """Read and drop what the peer still sends, briefly, and close."""
+    connection.setblocking(False)
+    waiting = trio.socket.from_stdlib_socket(connection)
+    try:
+        with trio.move_on_after(_DRAIN_SECONDS):
+            waiting.shutdown(socket.SHUT_WR)
+            while await waiting.recv(65536):
+                pass
+    except OSError:
+        pass  # the peer reset it: as good as closed
+    finally:
+        waiting.close()

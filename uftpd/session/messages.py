@@ -1,0 +1,170 @@
+"""What a session process and the front may say to each other, over the session's report socket.
+
+One SOCK_SEQPACKET message each, of at most `MAX_MESSAGE`. The unions below are the whole table: anything else does
+not decode. The front sends `SessionSettings` first, before the process exists: so the spawner, whose memory every
+later session is forked from, never sees what a session is about. End of file means drain.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final, TypeVar
+
+import msgspec
+
+MAX_MESSAGE: Final = 192 * 1024
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    pass
+
+
+class SessionSettings(_Message, frozen=True):
+    """Everything a login session is to know.
+
+    Attributes:
+        session_id: stands in every log line of the session.
+        user, groups: account, and groups asked for (DATA-PLANE 1.8).
+        file: session directory as in the request (DATA-PLANE 3.1).
+        received: bytes the client sent behind its password.
+        peer, local: addresses of the control connection, without ports.
+        port_range: whether ports of data connections come from the front.
+    """
+
+    session_id: str
+    user: str
+    groups: tuple[str, ...] = ()
+    file: str = ""
+    access: int = 4
+    includes: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    scope: bytes = b""
+    rate: int = 0
+    received: bytes = b""
+    peer: str = ""
+    local: str = ""
+    advertise: str = ""
+    port_range: str = ""
+    port_wait_seconds: float = 10.0
+    streams: int = 4
+    line_bytes: int = 16384
+    idle_seconds: float = 7200.0
+    data_connect_seconds: float = 30.0
+    stall_seconds: float = 300.0
+    drain_seconds: float = 30.0
+    durability: str = "rename"
+    umask: int = 0o022
+    confine_links: bool = False
+    write_protected: tuple[str, ...] = ()
+    utc_times: bool = False
+
+
+class KeyFileRequest(_Message, frozen=True):
+    """A user-info read: which files below the home to look for accepted keys in."""
+
+    user: str
+    key_files: tuple[str, ...]
+
+
+# -- from the session ---------------------------------------------------------------------------------------------
+
+
+class Ready(_Message, frozen=True):
+    """The process runs as the user, the directory is there; it now answers the client."""
+
+
+class Failed(_Message, frozen=True):
+    """There will be no session; the front answers the client with 530 and this reason."""
+
+    reason: str
+
+
+class Record(_Message, frozen=True):
+    """A line for the log."""
+
+    level: str
+    event: str
+    fields: dict[str, str | int | float | bool] = {}
+
+
+class WantPort(_Message, frozen=True):
+    """A port of the range, please. Answered by `Port`, in the order asked over all sessions."""
+
+
+class ReturnPort(_Message, frozen=True):
+    """The port is no longer listened on; `busy`: somebody else on this machine holds it."""
+
+    port: int
+    busy: bool = False
+
+
+class KeyFiles(_Message, frozen=True):
+    """Result of a user-info read."""
+
+    home: str
+    keys: tuple[str, ...]
+    status: str
+
+
+FromSession = Ready | Failed | Record | WantPort | ReturnPort | KeyFiles
+
+
+# -- to the session -----------------------------------------------------------------------------------------------
+
+
+class Drain(_Message, frozen=True):
+    """Take no more commands; a running transfer may go on for this long."""
+
+    seconds: float
+
+
+class Rate(_Message, frozen=True):
+    """This session's share of its user's rate, bytes a second; 0 for no limit."""
+
+    rate: int
+
+
+class Port(_Message, frozen=True):
+    """A port to listen on, or 0: none came free in time."""
+
+    port: int
+
+
+ToSession = SessionSettings | KeyFileRequest | Drain | Rate | Port
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+_from_session: msgspec.msgpack.Decoder[FromSession] = msgspec.msgpack.Decoder(FromSession)
+_to_session: msgspec.msgpack.Decoder[ToSession] = msgspec.msgpack.Decoder(ToSession)
+
+
+def encode(message: FromSession | ToSession) -> bytes:
+    """The bytes of a message."""
+    return _encoder.encode(message)
+
+
+def decode_from_session(data: bytes) -> FromSession:
+    """Read a session's message.
+
+    Raises:
+        msgspec.MsgspecError: not in the table.
+    """
+    return _from_session.decode(data)
+
+
+def decode_to_session(data: bytes) -> ToSession:
+    """Read the front's message.
+
+    Raises:
+        msgspec.MsgspecError: not in the table.
+    """
+    return _to_session.decode(data)
+
+
+def report_pair() -> tuple[socket.socket, socket.socket]:
+    """A report socket: the front's end and the session's."""
+    front, session = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (front, session):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_MESSAGE)
+    return front, session

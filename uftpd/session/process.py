@@ -1,0 +1,268 @@
+"""Life of a session process, from the fork to its end (DESIGN: data node, processes).
+
+It has two descriptors, the control connection and the report socket. It reads its settings from the latter, becomes
+the user for good, opens the session directory, says `Ready`, and answers the client from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from typing import Final, cast
+
+import msgspec
+import trio
+
+from uftp.protocol.command_port import Access
+from uftp.protocol.replies import reply
+from uftp.streams import Durability
+from uftpd.session import messages
+from uftpd.session.control import ControlConnection
+from uftpd.session.data_connection import DataConnections, DataSettings
+from uftpd.session.filters import PathFilter
+from uftpd.session.messages import Drain, Failed, Port, Rate, Ready, Record, ReturnPort, SessionSettings, WantPort
+from uftpd.session.paths import FileTree
+from uftpd.session.privileges import Account, LoginRefused, UserPolicy, become, look_up
+from uftpd.session.state import Session, SessionLimits, session_directory
+
+_LOGGED_IN: Final = reply(230, "Login successful")
+
+
+class Reporter:
+    """Sends to the front. Lines are dropped, and counted, rather than waited for."""
+
+    def __init__(self, report: socket.socket) -> None:
+        self._report = report
+        self._dropped = 0
+
+    def send(self, message: messages.FromSession) -> bool:
+        """Send one message; whether the front has it."""
+        try:
+            self._report.send(messages.encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        return True
+
+    def log(self, event: str, *, level: str = "info", **fields: str | int | float | bool) -> None:
+        """Have the front write a log line. From any thread."""
+        if self._dropped:
+            fields["lines_dropped"] = self._dropped
+        sent = self.send(Record(level=level, event=event, fields=fields))
+        self._dropped = 0 if sent else self._dropped + 1
+
+
+def run(control: socket.socket, report: socket.socket, user: str, policy: UserPolicy) -> None:
+    """Be the session process. The caller has closed every other descriptor.
+
+    Args:
+        control: the control connection, whose password has been checked.
+        report: to the front; the settings are its first message.
+        user: the account, as the spawner was told and has checked it against its limits.
+        policy: whom this node serves.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent, which drains
+    reporter = Reporter(report)
+    try:
+        settings = messages.decode_to_session(report.recv(messages.MAX_MESSAGE))
+        if not isinstance(settings, SessionSettings) or settings.user != user:
+            raise LoginRefused("internal error")
+        account = look_up(user, settings.groups, policy)
+        become(account, policy, settings.umask)
+        tree, start = open_tree(settings, account)
+        if tree.confined and not tree.confine_process():
+            reporter.log("no-landlock", level="debug")
+    except LoginRefused as error:
+        reporter.send(Failed(reason=str(error)))
+        return
+    except (OSError, msgspec.MsgspecError) as error:
+        reporter.send(Failed(reason=f"Cannot open the session directory: {getattr(error, 'strerror', error)}"))
+        return
+    reporter.send(Ready())
+    try:
+        # The control connection has an empty send buffer: this cannot block.
+        control.send(_LOGGED_IN.encode())
+        trio.run(_serve, settings, tree, start, control, report, reporter)
+    except OSError:
+        pass  # the client is gone already
+    except BaseException:
+        reporter.log("session-crashed", level="error", traceback=traceback.format_exc())
+        raise
+
+
+def open_tree(settings: SessionSettings, account: Account) -> tuple[FileTree, bytes]:
+    """The files of a session, and the directory it starts in. Runs as the user.
+
+    Raises:
+        OSError: the directory is not there, or not for this user.
+    """
+    home = account.home
+    start, base = session_directory(settings.file, home, os.path.isdir(home))
+    protected = [form + b"/" + name.encode() for name in settings.write_protected for form in _forms(home)]
+    path_filter = PathFilter.create(
+        start=start,
+        includes=settings.includes,
+        excludes=settings.excludes,
+        scope=settings.scope,
+        protected=protected,
+    )
+    restricted = path_filter.restricts or settings.access != Access.FULL
+    confined = restricted or (settings.confine_links and base != b"/")
+    tree = FileTree(base, path_filter, confined=confined)
+    if start != base:
+        tree.is_directory(start)
+    return tree, start
+
+
+def _forms(home: bytes) -> set[bytes]:
+    """The home by its name, and where it really is."""
+    return {home.rstrip(b"/"), os.path.realpath(home).rstrip(b"/")}
+
+
+async def _serve(
+    settings: SessionSettings,
+    tree: FileTree,
+    start: bytes,
+    control: socket.socket,
+    report: socket.socket,
+    reporter: Reporter,
+) -> None:
+    control.setblocking(False)
+    connection = trio.socket.from_stdlib_socket(control)
+    async with trio.open_nursery() as nursery:
+        front = _Front(trio.socket.from_stdlib_socket(report.dup()), reporter)
+        data = DataConnections(
+            DataSettings(
+                local=settings.local,
+                peer=settings.peer,
+                advertise=settings.advertise,
+                port_range=settings.port_range,
+                connect_seconds=settings.data_connect_seconds,
+            ),
+            nursery,
+            front.want_port,
+            front.return_port,
+        )
+        session = _session(settings, tree, start, data, reporter)
+        loop = ControlConnection(session, connection, settings.received)
+        nursery.start_soon(front.listen, session, loop, nursery, settings.drain_seconds)
+        started = time.monotonic()
+        await loop.run()
+        await data.close()
+        reporter.log("session-ended", seconds=round(time.monotonic() - started, 3))
+        connection.close()
+        nursery.cancel_scope.cancel()
+
+
+def _session(
+    settings: SessionSettings, tree: FileTree, start: bytes, data: DataConnections, reporter: Reporter
+) -> Session:
+    session = Session(
+        user=settings.user,
+        tree=tree,
+        current=start,
+        access=Access(settings.access),
+        data=data,
+        limits=SessionLimits(settings.idle_seconds, settings.stall_seconds, settings.line_bytes, settings.streams),
+        log=reporter.log,
+        request_rate=settings.rate,
+        own_rate=settings.rate,
+        durability=cast(Durability, settings.durability),
+        legacy_utc=settings.utc_times,
+    )
+    session.apply_rate()
+    return session
+
+
+class _Front:
+    """The front's side of the report socket."""
+
+    def __init__(self, report: trio.socket.SocketType, reporter: Reporter) -> None:
+        self._report = report
+        self._reporter = reporter
+        self._waiting: deque[tuple[trio.Event, list[int]]] = deque()
+        self._gone = False
+
+    async def listen(
+        self, session: Session, loop: ControlConnection, nursery: trio.Nursery, drain_seconds: float
+    ) -> None:
+        """Do what the front says, until it is gone; then drain."""
+        while True:
+            try:
+                data = await self._report.recv(messages.MAX_MESSAGE)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            match messages.decode_to_session(data):
+                case Drain(seconds=seconds):
+                    nursery.start_soon(loop.drain, seconds)
+                case Rate(rate=rate):
+                    session.user_rate = rate
+                    session.apply_rate()
+                case Port(port=port):
+                    self._got_port(port)
+                case _:
+                    break
+        self._gone = True
+        while self._waiting:
+            self._got_port(0)
+        nursery.start_soon(loop.drain, drain_seconds)
+
+    def _got_port(self, port: int) -> None:
+        if self._waiting:
+            event, ports = self._waiting.popleft()
+            ports.append(port)
+            event.set()
+
+    async def want_port(self) -> int:
+        """A port of the range, 0 if none came free."""
+        event, ports = trio.Event(), list[int]()
+        if self._gone or not self._reporter.send(WantPort()):
+            return 0
+        self._waiting.append((event, ports))
+        try:
+            await event.wait()
+        except trio.Cancelled:
+            if ports:
+                self._reporter.send(ReturnPort(port=ports[0]))
+            else:
+                # The answer is still to come, and must find somebody who gives the port back.
+                self._waiting[self._waiting.index((event, ports))] = (_Returning(self._reporter, ports), ports)
+            raise
+        return ports[0]
+
+    async def return_port(self, port: int, busy: bool) -> None:
+        """Hand a port back."""
+        self._reporter.send(ReturnPort(port=port, busy=busy))
+
+
+class _Returning:
+    """Stands in for the event of a task that no longer waits for its port."""
+
+    def __init__(self, reporter: Reporter, ports: list[int]) -> None:
+        self._reporter = reporter
+        self._ports = ports
+
+    def set(self) -> None:
+        """The port came: give it back."""
+        if self._ports[0]:
+            self._reporter.send(ReturnPort(port=self._ports[0]))
+
+
+def close_all_but(*keep: int) -> None:
+    """Close every descriptor except 0, 1, 2 and those given; the first three become /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    previous = 2
+    for fd in sorted({*keep, os.sysconf("SC_OPEN_MAX")}):
+        with contextlib.suppress(OSError):
+            os.closerange(previous + 1, fd)
+        previous = fd
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process

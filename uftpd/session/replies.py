@@ -1,0 +1,91 @@
+"""From what went wrong to what the client is told (DATA-PLANE 3.3).
+
+Every failure is 5xx: the Java client takes anything below 500 for success. The exceptions are 426 and 226 after the
+client's own ABOR, and 421 before the server closes. Texts hold no path outside the session's base, and no traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from uftp.protocol import ProtocolError
+from uftp.protocol.replies import Reply, reply
+from uftp.streams import Cancelled, ConnectionBroken, SourceEnded, Stalled, StreamError
+from uftpd.session.data_connection import NoDataConnection, NoFreePort
+from uftpd.session.filters import Forbidden
+
+OK: Final = reply(200, "OK")
+NOT_THERE: Final = "Directory/file does not exist or cannot be accessed!"
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_TAKEN: Final = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EXDEV,
+    errno.ENAMETOOLONG,
+    errno.ENOTEMPTY,
+    errno.EINVAL,
+    errno.ENXIO,
+    errno.ETXTBSY,
+)
+# Where upstream answers a missing or existing file with 500 instead of 550, and clients may have got used to it.
+_PLAIN_ERROR_VERBS: Final = ("STAT", "DELE", "RMD", "MKD", "XRMD", "XMKD")
+
+
+class CommandError(Exception):
+    """A command that fails with this reply code and text."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Incomplete(Exception):
+    """An upload ended before the announced number of bytes."""
+
+
+def error_reply(verb: str, error: Exception) -> Reply | None:
+    """The reply for a command that raised `error`; None if it is none of the foreseen kinds."""
+    code_and_text = _code_and_text(verb, error)
+    if code_and_text is None:
+        return None
+    code, text = code_and_text
+    return reply(code, f"Error processing command '{verb}': {text}")
+
+
+def _code_and_text(verb: str, error: Exception) -> tuple[int, str] | None:
+    match error:
+        case CommandError():
+            return error.code, str(error)
+        case ProtocolError():
+            return 501, str(error)
+        case Forbidden():
+            return 534, f"Forbidden: {error}"
+        case NoFreePort():
+            return 522, str(error)
+        case NoDataConnection():
+            return 550, str(error)
+        case Incomplete() | SourceEnded() | Stalled() | ConnectionBroken():
+            return 551, str(error)
+        case Cancelled():
+            return 551, "transfer was stopped"
+        case StreamError():
+            return 551, str(error)
+        case FileNotFoundError():
+            return (500 if verb in _PLAIN_ERROR_VERBS else 550), NOT_THERE
+        case OSError():
+            return _os_error(verb, error)
+    return None
+
+
+def _os_error(verb: str, error: OSError) -> tuple[int, str]:
+    text = error.strerror or "operating system error"
+    if error.errno in _NO_SPACE:
+        return 552, text
+    if error.errno in _NOT_TAKEN and verb not in _PLAIN_ERROR_VERBS:
+        return 550, text
+    return 500, text

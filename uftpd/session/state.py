@@ -1,0 +1,125 @@
+"""The state of a login session: what commands read and change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from uftp.protocol.command_port import Access
+from uftp.protocol.features import DEFAULT_HASH
+from uftp.protocol.names import pct_decode, pct_encode
+from uftp.protocol.ranges import WHOLE_FILE, TransferRange
+from uftp.streams import Durability, Meter, RateLimit
+from uftpd.session.data_connection import DataConnections
+from uftpd.session.paths import FileTree, normalise
+
+LogEvent = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Numbers that bound a session; see `uftpd.config.data.Limits`."""
+
+    idle_seconds: float
+    stall_seconds: float
+    line_bytes: int
+    streams: int
+
+
+@dataclass(slots=True)
+class Job:
+    """A command under way that ABOR can stop and STAT can show.
+
+    Attributes:
+        verb: the command.
+        meter: counts its bytes and stops it.
+        stop: ends its waiting, whatever it waits for.
+        total: bytes it will move, None if unknown.
+        aborted: whether the client asked for the end.
+    """
+
+    verb: str
+    meter: Meter
+    stop: Callable[[], None]
+    total: int | None = None
+    aborted: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """One login session.
+
+    Attributes:
+        current: the directory that relative names start from, as the client sees it.
+        range: set by RANG, REST, ALLO for the next transfer.
+        utc: times in UTC with fractions (EXTENSIONS section 4).
+        pct: names percent-encoded (EXTENSIONS section 5).
+        rename_from: set by RNFR for the next RNTO.
+        own_rate: bytes a second the request, or the client, set; 0 for none.
+        user_rate: this session's share of its user's rate; 0 for none.
+        job: what ABOR stops.
+    """
+
+    user: str
+    tree: FileTree
+    current: bytes
+    access: Access
+    data: DataConnections
+    limits: SessionLimits
+    log: LogEvent
+    request_rate: int = 0
+    own_rate: int = 0
+    user_rate: int = 0
+    durability: Durability = "rename"
+    legacy_utc: bool = False
+    range: TransferRange = WHOLE_FILE
+    hash_algorithm: str = DEFAULT_HASH
+    utc: bool = False
+    pct: bool = False
+    keep_alive: bool = False
+    passive_only: bool = False
+    rename_from: bytes | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    rate: RateLimit = field(default_factory=RateLimit)
+    job: Job | None = None
+    quitting: bool = False
+    swept: set[bytes] = field(default_factory=set)
+
+    def path(self, argument: bytes) -> bytes:
+        """The path a command's argument means.
+
+        Raises:
+            Forbidden: it lies outside the session's base.
+        """
+        name = pct_decode(argument.strip()) if self.pct else argument.rstrip()
+        return self.tree.resolve(name, self.current)
+
+    def say(self, path: bytes) -> bytes:
+        """A path or name as it stands in replies and listings."""
+        return pct_encode(path) if self.pct else path
+
+    def take_range(self) -> TransferRange:
+        """The range for the transfer that starts now; the next one starts without."""
+        taken, self.range = self.range, WHOLE_FILE
+        return taken
+
+    def apply_rate(self) -> None:
+        """Let the strictest limit hold, for running transfers as well."""
+        rates = [rate for rate in (self.own_rate, self.user_rate) if rate > 0]
+        self.rate.rate = min(rates, default=0)
+
+    @property
+    def facts_utc(self) -> bool:
+        """Whether MLST, MFMT and MFF speak UTC."""
+        return self.utc or self.legacy_utc
+
+
+def session_directory(file: str, home: bytes, home_exists: bool) -> tuple[bytes, bytes]:
+    """Start directory and base of a session, from the `file` of its request (DATA-PLANE 3.1)."""
+    home = home if home_exists else b"/"
+    raw = file.encode("utf-8", "surrogateescape")
+    if b"/" not in raw:
+        return normalise(home), b"/"
+    directory = raw[: raw.rindex(b"/")] or b"/"
+    base = normalise(directory if directory.startswith(b"/") else home + b"/" + directory)
+    return base, base

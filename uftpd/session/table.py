@@ -1,0 +1,95 @@
+"""The command table: what each verb does, the right it needs, and where it runs.
+
+The right is checked in one place, before the handler runs (`uftpd.session.control`), so that no command can lack it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from uftp.protocol.command_port import Access
+from uftp.protocol.replies import Reply
+from uftp.streams import Meter
+from uftpd.session import control_commands as control
+from uftpd.session import file_commands as files
+from uftpd.session import transfers
+from uftpd.session.state import Session
+from uftpd.session.transfers import Client
+
+OnLoop = Callable[[Session, bytes], Reply]
+OnFiles = Callable[[Session, bytes], Reply]
+Hashing = Callable[[Session, bytes, Meter], Reply]
+Moving = Callable[[Session, bytes, Client], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row.
+
+    Attributes:
+        right: the access level it needs.
+        quick: touches only state; runs on the loop.
+        files: touches files, blocks, runs in a thread.
+        hashing: as `files`, for long; shows progress and can be stopped.
+        moving: uses data connections; sends its own replies.
+        argument: whether it makes no sense without one.
+    """
+
+    right: Access
+    quick: OnLoop | None = None
+    files: OnFiles | None = None
+    hashing: Hashing | None = None
+    moving: Moving | None = None
+    argument: bool = False
+
+
+_NONE, _INFO, _READ, _WRITE, _FULL = Access.NONE, Access.INFO, Access.READ, Access.WRITE, Access.FULL
+
+COMMANDS: Final[dict[str, Command]] = {
+    "ABOR": Command(_NONE, quick=control.abort_idle),
+    "ALLO": Command(_WRITE, quick=control.allocate, argument=True),
+    "APPE": Command(_WRITE, moving=transfers.append, argument=True),
+    "BYE": Command(_NONE, quick=control.quit_session),
+    "CDUP": Command(_NONE, files=files.change_directory_up),
+    "CLNT": Command(_NONE, quick=control.client_name),
+    "CWD": Command(_INFO, files=files.change_directory, argument=True),
+    "DELE": Command(_FULL, files=files.delete, argument=True),
+    "EPRT": Command(_NONE, quick=control.no_active_mode),
+    "EPSV": Command(_NONE, moving=transfers.extended_passive_mode),
+    "FEAT": Command(_NONE, quick=control.feat),
+    "HASH": Command(_READ, hashing=files.hash_of, argument=True),
+    "HELP": Command(_NONE, quick=control.help_text),
+    "KEEP-ALIVE": Command(_NONE, quick=control.keep_alive, argument=True),
+    "LIST": Command(_INFO, moving=transfers.list_directory),
+    "MDTM": Command(_INFO, files=files.modification_time, argument=True),
+    "MFF": Command(_WRITE, files=files.set_facts, argument=True),
+    "MFMT": Command(_WRITE, files=files.set_time, argument=True),
+    "MKD": Command(_WRITE, files=files.make_directory, argument=True),
+    "MLSD": Command(_INFO, moving=transfers.list_machine),
+    "MLST": Command(_INFO, files=files.machine_status),
+    "MODE": Command(_NONE, quick=control.transfer_mode, argument=True),
+    "NLST": Command(_INFO, moving=transfers.list_names),
+    "NOOP": Command(_NONE, quick=control.noop),
+    "OPTS": Command(_NONE, quick=control.options),
+    "PASV": Command(_NONE, moving=transfers.passive_mode),
+    "PORT": Command(_NONE, quick=control.no_active_mode),
+    "PWD": Command(_INFO, quick=control.print_directory),
+    "QUIT": Command(_NONE, quick=control.quit_session),
+    "RANG": Command(_NONE, quick=control.set_range, argument=True),
+    "REST": Command(_NONE, quick=control.restart, argument=True),
+    "RETR": Command(_READ, moving=transfers.retrieve, argument=True),
+    "RMD": Command(_FULL, files=files.remove_directory, argument=True),
+    "RNFR": Command(_WRITE, quick=control.rename_from, argument=True),
+    "RNTO": Command(_WRITE, files=files.rename_to, argument=True),
+    "SITE": Command(_WRITE, files=files.site, argument=True),
+    "SIZE": Command(_INFO, files=files.size, argument=True),
+    "STAT": Command(_INFO, files=files.file_status),
+    "STOR": Command(_WRITE, moving=transfers.store, argument=True),
+    "STRU": Command(_NONE, quick=control.file_structure, argument=True),
+    "SYST": Command(_NONE, quick=control.syst),
+    "TYPE": Command(_NONE, quick=control.transfer_type, argument=True),
+}
+# RFC 775's names, which some clients still send.
+COMMANDS.update({"X" + verb: COMMANDS[verb] for verb in ("PWD", "CWD", "MKD", "RMD")}, XCUP=COMMANDS["CDUP"])

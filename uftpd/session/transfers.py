@@ -1,0 +1,376 @@
+"""Commands that use the data connection: RETR, STOR, APPE and the listings; PASV and EPSV, which make it.
+
+A transfer opens its file first, so that what cannot be is refused before 150 and the data connection survives for
+the next command; then it waits for the connection, answers 150, and hands both to a pump in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from uftp.protocol.facts import FileInfo, format_list
+from uftp.protocol.names import is_sayable
+from uftp.protocol.passive import extended_passive, passive
+from uftp.protocol.ranges import OPEN_LENGTH, TransferRange
+from uftp.protocol.replies import Reply, reply
+from uftp.streams import (
+    Cancelled,
+    ConnectionBroken,
+    Meter,
+    finish_sending,
+    prepare,
+    receive_file,
+    receive_nowhere,
+    send_bytes,
+    send_file,
+)
+from uftpd.session.file_commands import facts_line
+from uftpd.session.paths import is_zero
+from uftpd.session.replies import OK, CommandError, Incomplete, error_reply
+from uftpd.session.state import Job, Session
+from uftpd.session.store import Target, open_append, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+T = TypeVar("T")
+
+DONE: Final = reply(226, "File transfer successful")
+_LISTING_BLOCK: Final = 64 * 1024
+_NO_CONNECTION: Final = "no data connection: EPSV or PASV must come first, and the client must connect"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The control connection, as far as a transfer needs it.
+
+    Attributes:
+        send: sends a reply.
+        is_connected: whether the client's end is still open, asked of the kernel now.
+    """
+
+    send: Callable[[Reply], Awaitable[None]]
+    is_connected: Callable[[], bool]
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Run what blocks in a worker thread. Cancelling does not interrupt it: whoever cancels stops the pump first."""
+    return await trio.to_thread.run_sync(call)
+
+
+@asynccontextmanager
+async def running(session: Session, verb: str, total: int | None = None) -> AsyncIterator[Job]:
+    """Let ABOR and STAT reach what runs inside, as `session.job`.
+
+    An abort ends waiting at once, and pumps by way of their socket; what was stopped raises `Cancelled`.
+    """
+    with trio.CancelScope() as scope:
+        job = Job(verb, Meter(), scope.cancel, total)
+        session.job = job
+        try:
+            yield job
+        finally:
+            session.job = None
+    if scope.cancelled_caught:
+        raise Cancelled
+
+
+async def pumped(session: Session, job: Job, call: Callable[[], T]) -> T:
+    """Run a pump to its end in a thread, shielded: a stop reaches it through its meter and its socket."""
+    stop = job.stop
+
+    def stop_pump() -> None:
+        job.meter.cancelled = True
+        session.data.break_off()
+
+    job.stop = stop_pump
+    try:
+        with trio.CancelScope(shield=True):
+            result = await in_thread(call)
+        return result
+    finally:
+        job.stop = stop
+
+
+# -- passive ports ------------------------------------------------------------------------------------------------
+
+
+async def extended_passive_mode(session: Session, argument: bytes, client: Client) -> None:
+    """EPSV (RFC 2428)."""
+    word = argument.strip().upper()
+    if word == b"ALL":
+        session.passive_only = True
+        await client.send(OK)
+        return
+    if word not in (b"", b"1", b"2"):
+        raise CommandError(522, "Network protocol not supported, use (1,2)")
+    async with running(session, "EPSV"):
+        port = await session.data.listen()
+    await client.send(extended_passive(port))
+
+
+async def passive_mode(session: Session, argument: bytes, client: Client) -> None:
+    """PASV (RFC 959): IPv4 only."""
+    if session.passive_only:
+        raise CommandError(503, "After EPSV ALL only EPSV is allowed")
+    host = session.data.passive_address
+    if host is None:
+        raise CommandError(522, "PASV is for IPv4, use EPSV")
+    async with running(session, "PASV"):
+        port = await session.data.listen()
+    await client.send(passive(host, port))
+
+
+# -- download -----------------------------------------------------------------------------------------------------
+
+
+async def retrieve(session: Session, argument: bytes, client: Client) -> None:
+    """RETR."""
+    wanted = session.take_range()
+    path = session.path(argument)
+    require_connection(session)
+    fd, info = await in_thread(lambda: session.tree.open_read(path))
+    try:
+        length = _device_length(wanted) if is_zero(info) else wanted.readable(info.st_size)
+        # Where RANG set a length, clients are told that one, though the file may hold less (DATA-PLANE 5.3).
+        announced = wanted.length if wanted.ranged and wanted.length is not None else length
+        offset = 0 if is_zero(info) else wanted.offset
+        async with transfer(session, "RETR", path, length) as (job, usage):
+            connection = await session.data.connected()
+            prepare(connection, session.limits.stall_seconds)
+            await client.send(reply(150, f"OK {announced} bytes available for reading."))
+            usage.start()
+
+            def pump() -> None:
+                send_file(fd, offset, length, connection, job.meter, session.rate)
+
+            await pumped(session, job, pump)
+            _finish_download(session, known_length=announced == length)
+    finally:
+        os.close(fd)
+    await client.send(DONE)
+
+
+def _device_length(wanted: TransferRange) -> int:
+    if not wanted.ranged or wanted.length is None:
+        return 0
+    return min(wanted.length, OPEN_LENGTH)
+
+
+def _finish_download(session: Session, *, known_length: bool) -> None:
+    if not (session.keep_alive and known_length):
+        session.data.finish(drain=False)
+
+
+# -- upload -------------------------------------------------------------------------------------------------------
+
+
+async def store(session: Session, argument: bytes, client: Client) -> None:
+    """STOR."""
+    wanted = session.take_range()
+    path = session.path(argument)
+
+    def opened() -> Target:
+        return open_store(session.tree, path, wanted, session.durability, session.swept)
+
+    await _upload(session, "STOR", path, wanted, opened, client)
+
+
+async def append(session: Session, argument: bytes, client: Client) -> None:
+    """APPE: at the end, whatever range is set; ALLO limits it."""
+    wanted = session.take_range()
+    path = session.path(argument)
+    wanted = TransferRange(0, None if wanted.ranged else wanted.length)
+    await _upload(session, "APPE", path, wanted, lambda: open_append(session.tree, path, session.durability), client)
+
+
+async def _upload(
+    session: Session,
+    verb: str,
+    path: bytes,
+    wanted: TransferRange,
+    opened: Callable[[], Target],
+    client: Client,
+) -> None:
+    require_connection(session)
+    expected = wanted.expected_length
+    target = await in_thread(opened)
+    try:
+        async with transfer(session, verb, path, expected) as (job, usage):
+            usage.how = target.how
+            connection = await session.data.connected()
+            prepare(connection, session.limits.stall_seconds)
+            await client.send(reply(150, "OK"))
+            usage.start()
+
+            def pump() -> int:
+                if target.how == "discard" and not session.rate.rate:
+                    return receive_nowhere(connection, expected, job.meter)
+                return receive_file(connection, target.fd, target.offset, expected, job.meter, session.rate)
+
+            received = await pumped(session, job, pump)
+            if expected is not None and received < expected:
+                raise Incomplete(f"the data ended after {received} of {expected} bytes")
+            if expected is None and not client.is_connected():
+                # Without a length the end of the data is the only mark, and a killed client looks just so.
+                raise ConnectionBroken("the client went away")
+            with trio.CancelScope(shield=True):
+                await in_thread(lambda: target.commit(received))
+            if expected is None or not session.keep_alive:
+                session.data.finish(drain=expected is not None)
+    finally:
+        with trio.CancelScope(shield=True):
+            await in_thread(target.close)
+    await client.send(DONE)
+
+
+# -- listings -----------------------------------------------------------------------------------------------------
+
+
+async def list_directory(session: Session, argument: bytes, client: Client) -> None:
+    """LIST."""
+    now = time.time()
+    await _listing(session, "LIST", argument, lambda info: format_list(_named(session, info), now=now), client)
+
+
+async def list_names(session: Session, argument: bytes, client: Client) -> None:
+    """NLST."""
+    await _listing(session, "NLST", argument, lambda info: session.say(info.name), client)
+
+
+async def list_machine(session: Session, argument: bytes, client: Client) -> None:
+    """MLSD: times are UTC always, since no legacy client reads them here (DATA-PLANE 4.3)."""
+    await _listing(session, "MLSD", argument, lambda info: facts_line(session, info, utc=True), client)
+
+
+async def _listing(
+    session: Session, verb: str, argument: bytes, line: Callable[[FileInfo], bytes], client: Client
+) -> None:
+    session.take_range()
+    path = session.path(_without_options(argument) if verb != "MLSD" else argument)
+    require_connection(session)
+    try:
+        entries = await in_thread(lambda: session.tree.scan(path))
+        async with running(session, verb) as job:
+            connection = await session.data.connected()
+            prepare(connection, session.limits.stall_seconds)
+            await client.send(reply(150, "OK"))
+            await pumped(session, job, lambda: _send_listing(session, entries, line, connection, job.meter))
+    except NotADirectoryError:
+        raise CommandError(550, "Directory does not exist.") from None
+    finally:
+        # As upstream: a listing ends its data connection, a failed one too.
+        session.data.finish(drain=False)
+    await client.send(DONE)
+
+
+def _send_listing(
+    session: Session,
+    entries: Iterator[FileInfo],
+    line: Callable[[FileInfo], bytes],
+    connection: socket.socket,
+    meter: Meter,
+) -> None:
+    block = bytearray()
+    hidden = 0
+    for info in entries:
+        if not session.pct and not is_sayable(info.name):
+            hidden += 1
+            continue
+        block += line(info)
+        block += b"\r\n"
+        if len(block) >= _LISTING_BLOCK:
+            send_bytes(bytes(block), connection, meter)
+            block.clear()
+    send_bytes(bytes(block), connection, meter)
+    finish_sending(connection)
+    if hidden:
+        session.log("names-hidden", level="warning", count=hidden)
+
+
+def _named(session: Session, info: FileInfo) -> FileInfo:
+    if not session.pct:
+        return info
+    return FileInfo(
+        name=session.say(info.name),
+        size=info.size,
+        mtime_ns=info.mtime_ns,
+        is_dir=info.is_dir,
+        readable=info.readable,
+        writable=info.writable,
+        executable=info.executable,
+    )
+
+
+def _without_options(argument: bytes) -> bytes:
+    """The path of `LIST -la path`."""
+    rest = argument.lstrip()
+    while rest.startswith(b"-"):
+        rest = rest.partition(b" ")[2].lstrip()
+    return rest if rest != argument.lstrip() else argument
+
+
+# -- what all of them share ---------------------------------------------------------------------------------------
+
+
+def require_connection(session: Session) -> None:
+    """Refuse a transfer for which no data connection was asked."""
+    if not session.data.is_open:
+        raise CommandError(550, _NO_CONNECTION)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the usage line of a transfer says."""
+
+    how: str = ""
+    started: float = 0.0
+
+    def start(self) -> None:
+        """The transfer proper begins."""
+        self.started = time.monotonic()
+
+
+@asynccontextmanager
+async def transfer(session: Session, verb: str, path: bytes, total: int | None) -> AsyncIterator[tuple[Job, Usage]]:
+    """Run a transfer: stoppable, and with a usage line whatever comes of it. A failed one ends its connection."""
+    usage = Usage()
+    result = "ok"
+    job: Job | None = None
+    try:
+        async with running(session, verb, total) as job:
+            yield job, usage
+    except BaseException as error:
+        result = _result(error)
+        if usage.started or isinstance(error, Cancelled):
+            session.data.finish(drain=False)
+        raise
+    finally:
+        if job is not None and (usage.started or result != "ok"):
+            seconds = time.monotonic() - usage.started if usage.started else 0.0
+            session.log(
+                "transfer",
+                verb=verb,
+                path=os.fsdecode(path),
+                bytes=job.meter.moved,
+                seconds=round(seconds, 3),
+                rate=round(job.meter.moved / seconds) if seconds else 0,
+                result=result,
+                how=usage.how,
+            )
+
+
+def _result(error: BaseException) -> str:
+    if isinstance(error, Cancelled):
+        return "aborted"
+    if isinstance(error, Exception) and (answer := error_reply("", error)) is not None:
+        return str(answer.code)
+    return "error" if isinstance(error, Exception) else "ended"
