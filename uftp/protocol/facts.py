@@ -60,12 +60,18 @@ class FileInfo:
 def format_time(mtime_ns: int, *, utc: bool, fraction: bool = False) -> str:
     """`YYYYMMDDHHMMSS`, in UTC or in the server's local time; with up to nine decimals if `fraction`."""
     seconds, nanoseconds = divmod(mtime_ns, NANOSECONDS)
+    t = _broken_down(seconds, utc=utc)
+    text = f"{t.tm_year:04}{t.tm_mon:02}{t.tm_mday:02}{t.tm_hour:02}{t.tm_min:02}{t.tm_sec:02}"
+    return f"{text}.{nanoseconds:09}".rstrip("0") if fraction and nanoseconds else text
+
+
+def _broken_down(seconds: int, *, utc: bool) -> time.struct_time:
+    """Calendar time; the epoch for what four digits of a year cannot say: some file systems hold any 64-bit number."""
     try:
         t = time.gmtime(seconds) if utc else time.localtime(seconds)
     except (OverflowError, ValueError, OSError):
-        t = time.gmtime(0)
-    text = f"{t.tm_year:04}{t.tm_mon:02}{t.tm_mday:02}{t.tm_hour:02}{t.tm_min:02}{t.tm_sec:02}"
-    return f"{text}.{nanoseconds:09}".rstrip("0") if fraction and nanoseconds else text
+        return time.gmtime(0)
+    return t if 1 <= t.tm_year <= 9999 else time.gmtime(0)
 
 
 def parse_time(text: bytes, *, utc: bool) -> int:
@@ -77,16 +83,22 @@ def parse_time(text: bytes, *, utc: bool) -> int:
     if not (match := _TIME.fullmatch(text)):
         raise ProtocolError("time must be YYYYMMDDHHMMSS")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
-    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60 and year >= 1):
+    seconds = _seconds((year, month, day, hour, minute, second), utc=utc)
+    return seconds * NANOSECONDS + int((match[7] or b"").ljust(9, b"0"))
+
+
+def _seconds(calendar_time: tuple[int, int, int, int, int, int], *, utc: bool) -> int:
+    year, month, day, hour, minute, second = calendar_time
+    if not (year >= 1 and 1 <= month <= 12 and hour < 24 and minute < 60 and second <= 60):
         raise ProtocolError("no such time")
+    if not 1 <= day <= calendar.monthrange(year, month)[1]:
+        raise ProtocolError("no such day")
+    if utc:
+        return calendar.timegm((*calendar_time, 0, 0, 0))
     try:
-        if utc:
-            seconds = calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0))
-        else:
-            seconds = int(time.mktime((year, month, day, hour, minute, second, 0, 0, -1)))
+        return int(time.mktime((*calendar_time, 0, 0, -1)))
     except (OverflowError, ValueError):
         raise ProtocolError("no such time") from None
-    return seconds * NANOSECONDS + int((match[7] or b"").ljust(9, b"0"))
 
 
 # -- MLST, MLSD ---------------------------------------------------------------------------------------------------
@@ -123,7 +135,7 @@ def parse_facts(line: bytes, *, utc: bool) -> FileInfo | None:
     kind = facts.get("type", b"file").lower()
     if kind in (b"cdir", b"pdir") or name in (b".", b".."):
         return None
-    perm = facts.get("perm", b"").lower()
+    perm = facts.get("perm", b"rw").lower()  # not said is not refused
     is_dir = kind == b"dir"
     return FileInfo(
         name=name,
@@ -191,7 +203,7 @@ def parse_stat(line: bytes) -> FileInfo:
 def format_list(info: FileInfo, *, now: float) -> bytes:
     """A line in the style of `ls -l`, as upstream writes it; `now` in seconds since the epoch decides the date form."""
     seconds = info.mtime_ns // NANOSECONDS
-    t = time.localtime(seconds)
+    t = _broken_down(seconds, utc=False)
     form = f"{t.tm_year:5}" if abs(now - seconds) > _HALF_YEAR else f"{t.tm_hour:02}:{t.tm_min:02}"
     flags = zip("rwx", (info.readable, info.writable, info.executable), strict=True)
     rights = "".join(letter if flag else "-" for letter, flag in flags)
@@ -204,6 +216,9 @@ def parse_list(line: bytes, *, now: float) -> FileInfo | None:
     """The file of an `ls -l` line, for servers without MLSD; None for lines that are none (totals, `.`, `..`).
 
     Dates are read as UTC: servers that list this way do not say their zone.
+
+    Raises:
+        ProtocolError: a date that does not exist, or a size out of bounds.
     """
     if not (match := _LIST_LINE.fullmatch(line)) or match[7] in (b".", b".."):
         return None
@@ -215,10 +230,10 @@ def parse_list(line: bytes, *, now: float) -> FileInfo | None:
     year, hour, minute = int(year_or_time) if ":" not in year_or_time else t.tm_year, 0, 0
     if ":" in year_or_time:
         hour, minute = (int(part) for part in year_or_time.split(":"))
-    fields = (_MONTHS.index(month) + 1, int(match[5]), hour, minute, 0, 0, 0, 0)
-    seconds = calendar.timegm((year, *fields))
-    if ":" in year_or_time and seconds > now + 86_400:
-        seconds = calendar.timegm((year - 1, *fields))
+    day_and_time = (_MONTHS.index(month) + 1, int(match[5]), hour, minute, 0)
+    if ":" in year_or_time and calendar.timegm((year, *day_and_time, 0, 0, 0)) > now + 86_400:
+        year -= 1
+    seconds = _seconds((year, *day_and_time), utc=True)
     info = FileInfo(
         name=match[7],
         size=_decimal(match[3]),
