@@ -9,7 +9,7 @@ from uftp.protocol._errors import ProtocolError
 from uftp.protocol.features import HASH_ALGORITHMS
 from uftp.protocol.replies import Reply
 
-_REPLY = re.compile(r"(\S+) ([0-9]+)-(-?[0-9]+) ([0-9A-Fa-f]+) (.*)", re.DOTALL)
+_REPLY = re.compile(r"(\S+) ([0-9]{1,40})-(-?[0-9]{1,40}) ([0-9A-Fa-f]+) (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

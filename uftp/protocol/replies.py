@@ -119,7 +119,7 @@ class ReplyReader:
             self._lines = [line[4:]]
             self._size = 0
             return None
-        self._size += len(line)
+        self._size += len(line) + 2  # the line's end counts, or empty lines would come for ever
         if self._size > self._max_bytes:
             raise ProtocolError(f"the server sent a reply longer than {self._max_bytes} bytes")
         if line == self._code or line.startswith(self._code + b" "):
