@@ -71,8 +71,10 @@ class Features:
         return cls(frozenset(lines))
 
     def __contains__(self, name: str) -> bool:
-        """Whether a feature line is `name`, or starts with this word."""
+        """Whether a feature line is `name`, or starts with this word; `HASH X` asks for one algorithm of its line."""
         upper = name.upper()
+        if upper.startswith("HASH "):
+            return upper[5:] in self.hash_algorithms
         return any(line == upper or line.startswith(upper + " ") for line in self.lines)
 
     @property
