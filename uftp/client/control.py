@@ -1,0 +1,200 @@
+"""The control connection: lines out, replies in, each wait with a deadline.
+
+Whatever leaves the dialogue in doubt (a time-out, a cancellation, an end of stream, something that is no reply)
+closes the connection for good: the next reply could be the answer to an older command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from typing import Final, cast
+
+import trio
+
+from uftp.errors import (
+    LocalFileError,
+    NetworkError,
+    NotFound,
+    PeerBrokeProtocol,
+    Refused,
+    TimedOut,
+    TransferFailed,
+    UFTPError,
+)
+from uftp.protocol import ProtocolError
+from uftp.protocol.replies import Reply, ReplyReader
+from uftp.streams import enable_keepalive
+
+logger = logging.getLogger("uftp.client")
+
+_RECEIVE_BYTES: Final = 64 * 1024
+
+
+class ControlConnection:
+    """A connected control connection.
+
+    Args:
+        stream: the connection.
+        name: host and port for messages.
+        timeout: longest silence of the server while a reply is due, in seconds.
+    """
+
+    def __init__(self, stream: trio.SocketStream, name: str, timeout: float) -> None:
+        self._stream = stream
+        self._reader = ReplyReader()
+        self.name = name
+        self._timeout = timeout
+        self._broken: str | None = None
+        with contextlib.suppress(OSError):
+            enable_keepalive(cast("socket.socket", stream.socket))  # trio's has the two members it needs
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The socket, to ask for its addresses."""
+        return self._stream.socket
+
+    @property
+    def usable(self) -> bool:
+        """Whether the dialogue is in a known state."""
+        return self._broken is None
+
+    @contextlib.asynccontextmanager
+    async def dialogue(self) -> AsyncIterator[None]:
+        """Around every exchange: if it ends in anything but a clean reply, the connection is closed for good.
+
+        Only errors that were raised with all replies read leave it open.
+        """
+        if self._broken is not None:
+            raise NetworkError(f"{self.name}: the session is closed ({self._broken})")
+        try:
+            yield
+        except (NotFound, Refused, TransferFailed, LocalFileError):
+            raise
+        except UFTPError as error:
+            self.break_off(str(error))
+            raise
+        except BaseException:
+            self.break_off("interrupted")
+            raise
+
+    def break_off(self, reason: str) -> None:
+        """Close at once, without a word to the server."""
+        if self._broken is None:
+            self._broken = reason
+            trio.lowlevel.notify_closing(self._stream.socket)
+            self._stream.socket.close()
+
+    async def send(self, line: bytes, *, shown: bytes | None = None) -> None:
+        """Send a line.
+
+        Args:
+            line: without line end.
+            shown: what the log shows instead, for secrets.
+
+        Raises:
+            NetworkError, TimedOut: the connection is broken.
+        """
+        logger.debug("> %s", (line if shown is None else shown).decode("utf-8", "backslashreplace"))
+        try:
+            with trio.fail_after(self._timeout):
+                await self._stream.send_all(line + b"\r\n")
+        except trio.TooSlowError:
+            raise TimedOut(f"{self.name}: the server takes no commands") from None
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # The server may have said why before it closed; the next read tells.
+            pass
+
+    async def receive(self, silence: float | None = None) -> Reply:
+        """The next reply.
+
+        Args:
+            silence: longest in seconds, the connection's own by default. Lines that say "still busy" count
+                as signs of life.
+
+        Raises:
+            TimedOut, NetworkError: nothing came, or the connection ended.
+            PeerBrokeProtocol: something came that is no reply.
+        """
+        silence = self._timeout if silence is None else silence
+        while True:
+            try:
+                reply = self._reader.next_reply()
+            except ProtocolError as error:
+                raise PeerBrokeProtocol(f"{self.name}: {error}; is this an FTP port?") from error
+            if reply is not None:
+                logger.debug("< %d %s", reply.code, reply.text.encode("utf-8", "backslashreplace").decode())
+                return reply
+            try:
+                with trio.fail_after(silence):
+                    data = await self._stream.receive_some(_RECEIVE_BYTES)
+            except trio.TooSlowError:
+                raise TimedOut(f"{self.name}: no reply within {silence:.0f} seconds") from None
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise NetworkError(f"{self.name}: the connection broke") from error
+            if not data:
+                raise NetworkError(f"{self.name}: the server closed the connection")
+            self._reader.receive_data(data)
+
+    async def command(self, line: bytes, *, silence: float | None = None, shown: bytes | None = None) -> Reply:
+        """Send a line and wait for its reply."""
+        await self.send(line, shown=shown)
+        return await self.receive(silence)
+
+    async def aclose(self) -> None:
+        """Close the connection; waits for nothing."""
+        self.break_off("closed")
+        await trio.lowlevel.checkpoint()
+
+
+async def open_control(
+    host: str, port: int, *, family: socket.AddressFamily, connect_timeout: float, reply_timeout: float
+) -> ControlConnection:
+    """Connect to a server, to all its addresses if need be.
+
+    Raises:
+        NetworkError, TimedOut: no connection.
+    """
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        with trio.fail_after(connect_timeout):
+            stream = await _connect(host, port, family)
+    except trio.TooSlowError:
+        raise TimedOut(f"{name}: no connection within {connect_timeout:.0f} seconds; is a firewall between?") from None
+    except socket.gaierror as error:
+        raise NetworkError(f"{name}: no such host; check the name") from error
+    except OSError as error:
+        raise NetworkError(f"{name}: cannot connect: {_reason(error)}") from error
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ControlConnection(stream, name, reply_timeout)
+
+
+async def _connect(host: str, port: int, family: socket.AddressFamily) -> trio.SocketStream:
+    if family == socket.AF_UNSPEC:
+        return await trio.open_tcp_stream(host, port)
+    addresses = await trio.socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    last: OSError = OSError("no address of this family")
+    for found, kind, protocol, _, address in addresses:
+        attempt = trio.socket.socket(found, kind, protocol)
+        try:
+            await attempt.connect(address)
+        except OSError as error:
+            attempt.close()
+            last = error
+        except BaseException:
+            attempt.close()
+            raise
+        else:
+            return trio.SocketStream(attempt)
+    raise last
+
+
+def _reason(error: BaseException) -> str:
+    """The words of the system behind trio's "all attempts failed"."""
+    inner: BaseException | None = error.__cause__
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    source = inner if isinstance(inner, OSError) else error
+    return (source.strerror if isinstance(source, OSError) else None) or str(source)

@@ -1,0 +1,177 @@
+"""Opening an FTP session: connect, greeting, login, what the server can, and the options both ends agree on."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from uftp.client.control import ControlConnection, open_control
+from uftp.client.dialect import Dialect
+from uftp.client.session import FTPSession
+from uftp.client.wording import printable
+from uftp.errors import AuthenticationFailed, NetworkError, NotFound, PeerBrokeProtocol, Refused, TimedOut
+from uftp.protocol.features import Features
+from uftp.protocol.names import unquote
+from uftp.protocol.replies import Reply, greeting_version
+
+_LINE_BREAKS: Final = ("\r", "\n", "\0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How FTP sessions behave. All times in seconds.
+
+    Attributes:
+        family: AF_INET or AF_INET6 to use only that; AF_UNSPEC for both.
+        connect_timeout: for each connection.
+        reply_timeout: longest silence while a reply is due.
+        final_timeout: longest silence after the last byte of a transfer, and during HASH.
+        stall_timeout: longest time a transfer may move no byte.
+        server_options: OPTS to set after login, name to value (existing clients take them from UFTP_OPTIONS).
+        required_features: FEAT lines that must be there: told by the auth server over HTTPS, so that nobody on the
+            wire can talk the session down.
+    """
+
+    family: socket.AddressFamily = socket.AF_UNSPEC
+    connect_timeout: float = 30.0
+    reply_timeout: float = 60.0
+    final_timeout: float = 600.0
+    stall_timeout: float = 300.0
+    server_options: Mapping[str, str] = field(default_factory=dict)
+    required_features: Sequence[str] = ()
+
+
+@contextlib.asynccontextmanager
+async def open_ftp_session(
+    host: str, port: int, *, user: str, password: str, options: SessionOptions | None = None
+) -> AsyncIterator[FTPSession]:
+    """An FTP session for the block.
+
+    Args:
+        host, port: the server.
+        user: `anonymous` for UFTP servers.
+        password: for UFTP servers the one-time secret.
+        options: see there.
+
+    Raises:
+        AuthenticationFailed: the login is refused.
+        NetworkError, PeerBrokeProtocol, Refused: see `uftp.errors`.
+    """
+    session = await log_in(host, port, user=user, password=password, options=options)
+    try:
+        yield session
+    finally:
+        await session.aclose()
+
+
+async def log_in(
+    host: str, port: int, *, user: str, password: str, options: SessionOptions | None = None
+) -> FTPSession:
+    """Like `open_ftp_session`; the caller closes the session."""
+    options = options or SessionOptions()
+    if any(character in user + password for character in _LINE_BREAKS):
+        raise AuthenticationFailed("user name or password has a line break in it")
+    control = await open_control(
+        host, port, family=options.family, connect_timeout=options.connect_timeout, reply_timeout=options.reply_timeout
+    )
+    try:
+        greeting = await _greet(control)
+        await _authenticate(control, user, password)
+        dialect = await _learn(control, greeting, options)
+        await _agree(control, dialect, options)
+        start = await _start_directory(control) if dialect.kind == "other" else b""
+    except BaseException:
+        control.break_off("login failed")
+        raise
+    return FTPSession(
+        control,
+        dialect,
+        start_directory=start,
+        connect_timeout=options.connect_timeout,
+        stall_timeout=options.stall_timeout,
+        final_timeout=options.final_timeout,
+    )
+
+
+async def _greet(control: ControlConnection) -> Reply:
+    greeting = await control.receive()
+    while greeting.is_preliminary:
+        greeting = await control.receive()
+    if not greeting.is_success:
+        said = f"{greeting.code} {printable(greeting.text)}"
+        raise NetworkError(f"{control.name}: the server lets nobody in now: {said}; try again later")
+    return greeting
+
+
+async def _authenticate(control: ControlConnection, user: str, password: str) -> None:
+    reply = await control.command(b"USER " + user.encode("utf-8", "surrogateescape"))
+    if reply.code in (331, 332):
+        secret = password.encode("utf-8", "surrogateescape")
+        reply = await control.command(b"PASS " + secret, shown=b"PASS ...")
+    if reply.is_success:
+        return
+    said = f"the server said {reply.code} {printable(reply.text).replace(password or chr(0), '...')}"
+    if reply.code == 421:
+        raise NetworkError(f"{control.name}: cannot log in: {said}; try again later")
+    if reply.code == 530 or reply.is_intermediate:
+        raise AuthenticationFailed(f"{control.name}: login refused: {said}")
+    raise Refused(f"{control.name}: cannot log in: {said}", code=reply.code)
+
+
+async def _learn(control: ControlConnection, greeting: Reply, options: SessionOptions) -> Dialect:
+    version = greeting_version(greeting)
+    try:
+        reply = await control.command(b"FEAT")
+    except NetworkError as error:
+        if version is None or isinstance(error, TimedOut):
+            raise
+        # Upstream closes without a word if it cannot set the session up (DATA-PLANE 13.3).
+        raise NotFound(
+            f"{control.name}: the server ended the session right after the login; does the directory exist there?"
+        ) from error
+    features = Features.parse(reply.inner if reply.code == 211 else ())
+    missing = [name for name in options.required_features if not _lists(features, name)]
+    if missing:
+        raise PeerBrokeProtocol(
+            f"{control.name}: the server hides what the auth server promised ({', '.join(map(printable, missing))}); "
+            "somebody may be changing the traffic"
+        )
+    return Dialect.of(version, features)
+
+
+def _lists(features: Features, promised: str) -> bool:
+    word, _, rest = promised.partition(" ")
+    return rest in features.hash_algorithms if word == "HASH" else promised in features
+
+
+async def _agree(control: ControlConnection, dialect: Dialect, options: SessionOptions) -> None:
+    """Set what makes names, times and bytes exact. Failures that only lose comfort are ignored."""
+    if dialect.kind == "ours":
+        for line in (b"OPTS UTC ON", b"OPTS NAMES PCT"):
+            reply = await control.command(line)
+            if not reply.is_success:
+                raise PeerBrokeProtocol(f"{control.name}: {line.decode()} is in FEAT, but answered {reply.code}")
+    elif dialect.kind == "other":
+        reply = await control.command(b"TYPE I")
+        if not reply.is_success:
+            raise Refused(f"{control.name}: the server does no binary transfers: {reply.code}", code=reply.code)
+        if "UTF8" in dialect.features:
+            await control.command(b"OPTS UTF8 ON")
+        if any(line.startswith("MLST ") and "UNIX.MODE" in line for line in dialect.features.lines):
+            await control.command(b"OPTS MLST type;perm;size;modify;UNIX.mode;")  # the mode is often off at first
+    for name, value in options.server_options.items():
+        option = f"OPTS {name} {value}"
+        if any(character in option for character in _LINE_BREAKS):
+            raise Refused(f"{printable(option)}: an option cannot have line breaks")
+        reply = await control.command(option.encode("utf-8", "surrogateescape"))
+        if not reply.is_success:
+            raise Refused(f"{control.name}: {printable(option)}: {reply.code} {printable(reply.text)}", code=reply.code)
+
+
+async def _start_directory(control: ControlConnection) -> bytes:
+    """Where the login starts: listings by CWD must find back (LIST takes no name safely)."""
+    reply = await control.command(b"PWD")
+    return unquote(reply.lines[-1]) if reply.code == 257 else b"/"

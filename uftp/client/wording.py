@@ -1,0 +1,39 @@
+"""Errors in words a person can use, and names that are safe to print."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from uftp.errors import NetworkError, NotFound, Refused, UFTPError
+from uftp.protocol.replies import Reply
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_MISSING = re.compile(r"no such|not found|not exist|cannot be accessed|failed to open file|no file", re.IGNORECASE)
+_DENIED = re.compile(r"permission|denied|forbidden|not allowed|privilege|read-only", re.IGNORECASE)
+
+
+def printable(name: bytes | str) -> str:
+    """A file name or a server's text for messages: control characters as \\xNN, so no terminal obeys them."""
+    text = os.fsdecode(name)
+    text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return text.encode("utf-8", "backslashreplace").decode() if not text.isascii() else text
+
+
+def refusal(reply: Reply, path: bytes | None, action: str) -> UFTPError:
+    """The error for a reply that is not the one wanted.
+
+    Args:
+        reply: what the server said.
+        path: the file concerned, if one.
+        action: what was tried, as "list" or "create the directory".
+    """
+    subject = f"{printable(path)}: " if path is not None else ""
+    said = f"the server said {reply.code} {printable(reply.text).strip()}"
+    if reply.code == 421:
+        return NetworkError(f"{subject}cannot {action}: {said}; try again later")
+    if _DENIED.search(reply.text) or reply.code in (530, 534, 553):
+        return Refused(f"{subject}cannot {action}: {said}; check the rights on it", code=reply.code)
+    if reply.code == 550 or _MISSING.search(reply.text):
+        return NotFound(f"{subject}cannot {action}: {said}", code=reply.code)
+    return Refused(f"{subject}cannot {action}: {said}", code=reply.code)
