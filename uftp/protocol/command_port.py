@@ -294,12 +294,16 @@ def _parse_key(fields: Mapping[str, str]) -> tuple[bytes | None, Cipher | None]:
         raise RequestRefused("'key' is not base64") from None
     algorithm: Cipher | None = _choice(fields, "algo", Cipher.__members__, None)
     if algorithm is None:
-        algorithm = Cipher.AES if len(key) in (32, 40, 48) else Cipher.BLOWFISH
+        algorithm = _cipher_for(key)
     if algorithm is Cipher.AES and len(key) not in (32, 40, 48):
         raise RequestRefused("An AES key has 32, 40 or 48 bytes (16 of them the IV)")
     if algorithm is Cipher.BLOWFISH and not 4 <= len(key) <= 56:
         raise RequestRefused("A Blowfish key has 4 to 56 bytes")
     return key, algorithm
+
+
+def _cipher_for(key: bytes) -> Cipher:
+    return Cipher.AES if len(key) in (32, 40, 48) else Cipher.BLOWFISH
 
 
 def _parse_groups(text: str) -> tuple[str, ...]:
@@ -398,7 +402,8 @@ def encode_request(request: Request, *, extensions: bool = False) -> bytes:
         extensions: also send the fields of EXTENSIONS section 7; only for nodes whose ping lists features.
 
     Raises:
-        RequestRefused: a value holds a control character.
+        RequestRefused: a value that would arrive as another one: with a control character, a blank at its end, a
+            `:` inside an item of a list, or text that is not UTF-8.
         ValueError: the request needs extension fields for its safety (scope, max_logins, http) and may not send them.
     """
     if isinstance(request, PingRequest):
@@ -420,7 +425,12 @@ def encode_request(request: Request, *, extensions: bool = False) -> bytes:
     for key, value in fields:
         if not is_clean(value):
             raise RequestRefused(f"Control characters are not allowed in '{key}'")
-    return "".join(f"{key}={value}\n" for key, value in fields).encode() + b"END\n"
+        if value.endswith(" "):
+            raise RequestRefused(f"'{key}' must not end with a blank")
+    try:
+        return "".join(f"{key}={value}\n" for key, value in fields).encode() + b"END\n"
+    except UnicodeEncodeError:
+        raise RequestRefused("Request is not UTF-8") from None
 
 
 def _transfer_fields(request: TransferRequest) -> list[tuple[str, str]]:
@@ -436,19 +446,26 @@ def _transfer_fields(request: TransferRequest) -> list[tuple[str, str]]:
         ("compress", _true_false(request.compress)),
     ]
     if request.groups:
-        fields.append(("group", ":".join(request.groups)))
+        fields.append(("group", _joined("group", request.groups)))
     if request.rate_limit > 0:
         fields.append(("rateLimit", str(request.rate_limit)))
     if request.key is not None:
         fields.append(("key", base64.b64encode(request.key).decode()))
-        fields.append(("algo", (request.algorithm or Cipher.BLOWFISH).value))
+        fields.append(("algo", (request.algorithm or _cipher_for(request.key)).value))
     if request.includes:
-        fields.append(("includes", ":".join(request.includes)))
+        fields.append(("includes", _joined("includes", request.includes)))
     if request.excludes:
-        fields.append(("excludes", ":".join(request.excludes)))
+        fields.append(("excludes", _joined("excludes", request.excludes)))
     if request.access is not Access.FULL:
         fields.append(("access-permissions", request.access.name))
     return fields
+
+
+def _joined(name: str, items: tuple[str, ...]) -> str:
+    # One item would arrive as two, or as none: a session could reach more than was granted.
+    if not all(items) or any(":" in item for item in items):
+        raise RequestRefused(f"An item of '{name}' is empty or holds a ':'")
+    return ":".join(items)
 
 
 def _extension_fields(request: TransferRequest) -> list[tuple[str, str]]:
