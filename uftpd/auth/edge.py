@@ -1,0 +1,177 @@
+"""What every request passes before a resource sees it: a number, a time limit, a place, and errors as JSON.
+
+Also the one log line a request: resources add their facts to the context, this module writes them when the reply is
+on its way. Peers never see tracebacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import trio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from uftp.protocol.command_port import IPAddress
+from uftpd.auth.addresses import TrustedProxies, parse_address
+from uftpd.auth.errors import BadRequest, RequestError, Unavailable
+from uftpd.auth.events import Fact, emit, event, logger
+from uftpd.config.auth import Limits
+
+_CONTEXT = "uftpd.context"
+_NO_ADDRESS = "0.0.0.0"  # stands for a peer without address
+_TEXTS = {404: "No such resource, please check your URL", 405: "This resource does not have that method"}
+
+
+@dataclass(slots=True, eq=False)
+class RequestContext:
+    """One request.
+
+    Attributes:
+        request_id: names it in our log, and in that of the data node.
+        peer: address of the client, as a trusted proxy says if there is one.
+        by_proxy: whether the request came through a trusted proxy.
+        facts: for the log line.
+        outcome: text of the log line.
+    """
+
+    request_id: str
+    peer: IPAddress
+    by_proxy: bool
+    facts: dict[str, Fact] = field(default_factory=dict)
+    outcome: str = "request"
+
+
+def context_of(request: Request) -> RequestContext:
+    """The context of a request that came through `Edge`."""
+    context = request.scope[_CONTEXT]
+    assert isinstance(context, RequestContext)  # noqa: S101 - for the type checker
+    return context
+
+
+def error_reply(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error as clients read it (CONTROL-PLANE 1.2)."""
+    body = {"errorMessage": text, "status": status}
+    return JSONResponse(body, status, {"Cache-Control": "no-store", **(headers or {})})
+
+
+class Edge:
+    """The outermost ASGI application."""
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        limits: Limits,
+        proxies: TrustedProxies,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._inner = inner
+        self._limits = limits
+        self._proxies = proxies
+        self._clock = clock
+        self._places = trio.CapacityLimiter(limits.requests)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection scope."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1000})
+            else:
+                await self._inner(scope, receive, send)
+            return
+        start = self._clock()
+        context = RequestContext(secrets.token_hex(8), *self._client(scope))
+        scope[_CONTEXT] = context
+        scope["app"] = self  # makes the router raise instead of answering in plain text
+        status = 0
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", context.request_id.encode()),
+                ]
+            await send(message)
+
+        try:
+            reply = await self._serve(scope, receive, watched_send, context)
+            if reply is not None and not status:
+                await reply(scope, receive, watched_send)
+        finally:
+            facts: dict[str, Fact] = {
+                "id": context.request_id,
+                "peer": str(context.peer),
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "seconds": self._clock() - start,
+            }
+            emit(context.outcome, logging.INFO, facts | context.facts)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> JSONResponse | None:
+        """Run the inner application; what it raises becomes the reply to send."""
+        try:
+            try:
+                self._places.acquire_on_behalf_of_nowait(context)
+            except trio.WouldBlock:
+                raise Unavailable("This server is too busy, try again later") from None
+            try:
+                with trio.fail_after(self._limits.request_seconds):
+                    await self._inner(scope, receive, send)
+            finally:
+                self._places.release_on_behalf_of(context)
+        except RequestError as error:
+            context.facts.setdefault("reason", str(error))
+            return error_reply(error.status, str(error), error.headers)
+        except HTTPException as error:
+            return error_reply(error.status_code, _TEXTS.get(error.status_code, error.detail), error.headers)
+        except trio.TooSlowError:
+            return error_reply(503, "The request took too long, try again later")
+        except Exception:
+            logger.exception("request failed", extra={"facts": {"id": context.request_id}})
+            return error_reply(500, f"Internal error; the server's log has it as request {context.request_id}")
+        return None
+
+    def _client(self, scope: Scope) -> tuple[IPAddress, bool]:
+        host = scope["client"][0] if scope.get("client") else _NO_ADDRESS
+        peer = parse_address(host) or parse_address(_NO_ADDRESS)
+        assert peer is not None  # noqa: S101 - for the type checker
+        if peer not in self._proxies:
+            return peer, False
+        named = next((v for k, v in scope["headers"] if k.lower() == b"x-unicore-consignor-ip"), None)
+        address = parse_address(named.decode("latin-1")) if named is not None else None
+        return address or peer, True
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The body of a request.
+
+    Raises:
+        RequestError: 413 if it is too large, 408 if it does not come in time.
+        BadRequest: the client went away.
+    """
+    body = bytearray()
+    try:
+        with trio.fail_after(limits.body_seconds):
+            async with aclosing(request.stream()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > limits.body_bytes:
+                        text = f"The request body is larger than {limits.body_bytes} bytes"
+                        raise RequestError(text, status=413)
+    except trio.TooSlowError:
+        raise RequestError("The request body did not come in time", status=408) from None
+    except RequestError:
+        raise
+    except Exception as error:
+        event("request cut off", level=logging.DEBUG, id=context_of(request).request_id, reason=str(error))
+        raise BadRequest("The request was cut off") from None
+    return bytes(body)

@@ -1,0 +1,1 @@
+"""Who is asking: the credentials of a request become an identity (CONTROL-PLANE 5.1)."""

@@ -1,0 +1,94 @@
+"""The interface every way of logging in has.
+
+An authenticator gets the credentials of one request. It returns an identity, raises `LoginRefused` if it knows this
+kind of credentials but does not accept these, or returns None if they are not of its kind.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from uftp.protocol.command_port import IPAddress
+
+
+class LoginRefused(Exception):
+    """These credentials are not accepted. The message is for the log; the peer is told nothing but that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody.
+
+    Attributes:
+        dn: the name, as the method gave it, not canonical.
+        method: as shown to clients (CONTROL-PLANE 1.3); empty for anonymous.
+        attributes: preset by the method, such as the account name of an SSH key; a map file overrides them.
+    """
+
+    dn: str
+    method: str
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request shows of itself.
+
+    Attributes:
+        scheme: of the `Authorization` header, in lower case; empty if there is none.
+        value: the rest of that header.
+        address: of the client.
+        request_id: for the log.
+    """
+
+    scheme: str
+    value: str = field(repr=False)
+    address: IPAddress
+    request_id: str
+
+    def basic(self) -> tuple[str, bytes] | None:
+        """User name and password of a Basic header, or None for any other scheme.
+
+        The password is bytes: clients send whatever encoding their platform has (CONTROL-PLANE 5.1, T6).
+
+        Raises:
+            LoginRefused: a Basic header that is broken or has no password.
+        """
+        if self.scheme != "basic":
+            return None
+        try:
+            decoded = base64.b64decode(self.value.strip(), validate=True)
+            user, colon, password = decoded.partition(b":")
+            name = user.decode("utf-8")
+        except (binascii.Error, ValueError):
+            raise LoginRefused("broken Basic header") from None
+        if not colon:
+            raise LoginRefused("Basic header without password")
+        return name, password
+
+
+def read_authorization(header: str | None, address: IPAddress, request_id: str) -> Credentials:
+    """The credentials in an `Authorization` header; None is no header at all."""
+    scheme, _, value = (header or "").strip().partition(" ")
+    if header is not None and not scheme:
+        scheme = "none"  # an empty header is not the absence of one
+    return Credentials(scheme.lower(), value.strip(), address, request_id)
+
+
+class Authenticator(Protocol):
+    """One way of logging in."""
+
+    async def authenticate(self, credentials: Credentials) -> Identity | None:
+        """Check credentials.
+
+        Returns:
+            An identity, or None if these credentials are not of this authenticator's kind.
+
+        Raises:
+            LoginRefused: of its kind, but not accepted.
+        """
+        ...

@@ -1,0 +1,51 @@
+"""The configured ways of logging in, tried in order; the first that yields an identity wins (CONTROL-PLANE 5.1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from uftpd.auth.errors import Refused, RequestError
+from uftpd.auth.events import event, logger
+from uftpd.auth.identity.base import Authenticator, Credentials, Identity, LoginRefused
+
+# One text for every reason: a client learns whether it is in, not how far it came.
+_REFUSAL = "Authentication failed: wrong or missing credentials"
+
+
+class LoginChain:
+    """Asks each authenticator; a broken one never lets anybody in, nor keeps the others from being asked."""
+
+    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+        self._authenticators = tuple(authenticators)
+
+    async def authenticate(self, credentials: Credentials) -> Identity:
+        """The identity these credentials prove.
+
+        Raises:
+            Refused: none of the authenticators accepts them, or none knows their kind.
+            RequestError: this server cannot check them now.
+        """
+        reasons = []
+        for authenticator in self._authenticators:
+            try:
+                identity = await authenticator.authenticate(credentials)
+            except LoginRefused as refusal:
+                reasons.append(str(refusal))
+            except RequestError:
+                raise
+            except Exception:
+                name = type(authenticator).__name__
+                logger.exception("authenticator failed", extra={"facts": {"authenticator": name}})
+            else:
+                if identity is not None:
+                    return identity
+        event(
+            "login refused",
+            level=logging.WARNING,
+            id=credentials.request_id,
+            peer=str(credentials.address),
+            scheme=credentials.scheme or "none",
+            reason="; ".join(reasons) or "no method for these credentials",
+        )
+        raise Refused(_REFUSAL)

@@ -1,0 +1,112 @@
+"""The logical servers by name: which data nodes they have, whose turn it is, what their status is (CONTROL-PLANE 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import trio
+
+from uftpd.auth.errors import NotFound
+from uftpd.auth.nodes.client import CommandPort
+from uftpd.auth.nodes.instance import NodeInstance
+from uftpd.config.auth import AuthConfig
+
+
+class LogicalServer:
+    """One name, one data node or several equal ones."""
+
+    def __init__(self, name: str, description: str, instances: Sequence[NodeInstance]) -> None:
+        self.name = name
+        self.description = description
+        self.instances = tuple(instances)
+        self._turn = -1
+
+    def candidates(self, number: int | None) -> Iterator[NodeInstance]:
+        """The instances to try, best first.
+
+        A selected one has no fail-over. Otherwise the turn moves on by one for every instance that is tried, and
+        after one more than there are nobody is left.
+        """
+        if number is not None:
+            yield self.instances[number - 1]
+            return
+        for _ in range(len(self.instances) + 1):
+            self._turn = (self._turn + 1) % len(self.instances)
+            yield self.instances[self._turn]
+
+    def is_left_alone(self) -> bool:
+        """Whether every instance failed so shortly ago that none is contacted."""
+        return all(instance.is_left_alone() for instance in self.instances)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether at least one instance answered when last asked."""
+        return any(instance.up for instance in self.instances)
+
+    def status(self) -> str:
+        """For people: `OK`, `DOWN`, or how many of several answer."""
+        word = "OK" if self.is_up else "DOWN"
+        total = len(self.instances)
+        if total == 1:
+            return word
+        up = sum(instance.up for instance in self.instances)
+        return f"{word} [{up} of {total} UFTPD servers available]"
+
+    def session_limit(self) -> int:
+        """The smallest limit an instance has named; 0 if none has."""
+        replies = [instance.ping_reply for instance in self.instances]
+        return min((reply.max_sessions for reply in replies if reply and reply.max_sessions > 0), default=0)
+
+    def version(self) -> str:
+        """Of the first instance that has named one."""
+        replies = [instance.ping_reply for instance in self.instances]
+        return next((r.version for r in replies if r is not None and r.version != "n/a"), "n/a")
+
+
+class NodeRegistry:
+    """All logical servers."""
+
+    def __init__(self, servers: Mapping[str, LogicalServer]) -> None:
+        self.servers = dict(servers)
+
+    def find(self, segment: str) -> tuple[LogicalServer, int | None]:
+        """The server and the instance number that a path segment `NAME` or `NAME-N` means.
+
+        Raises:
+            NotFound: no such server or instance.
+        """
+        name, number = segment, None
+        dash = segment.rfind("-")
+        if dash >= 2 and segment[dash + 1 :].isascii() and segment[dash + 1 :].isdigit():
+            name, number = segment[:dash], int(segment[dash + 1 :][:9])
+        server = self.servers.get(name)
+        if server is None:
+            raise NotFound(f"No such server: '{segment}', please check your URL")
+        if number is not None and not 1 <= number <= len(server.instances):
+            raise NotFound(f"No such server instance: '{segment}', please check your URL")
+        return server, number
+
+    def refresh(self, nursery: trio.Nursery) -> None:
+        """Start a ping of every instance whose last one is old; the results show in the next status."""
+        for server in self.servers.values():
+            for instance in server.instances:
+                if instance.wants_ping():
+                    nursery.start_soon(_ping_now, instance)
+
+
+async def _ping_now(instance: NodeInstance) -> None:
+    await instance.ping(max_age=0)
+
+
+def build_registry(
+    config: AuthConfig, port: CommandPort, clock: Callable[[], float] = trio.current_time
+) -> NodeRegistry:
+    """The registry a configuration describes."""
+    servers = {}
+    for name, node in config.nodes.items():
+        instances = [
+            NodeInstance(name, number, settings, port, config.command_port, clock)
+            for number, settings in enumerate(node.instances, start=1)
+        ]
+        servers[name] = LogicalServer(name, node.description, instances)
+    return NodeRegistry(servers)

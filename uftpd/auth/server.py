@@ -1,0 +1,248 @@
+"""The process of an auth server: listeners, TLS, readiness, signals (DESIGN section 6).
+
+Everything that needs privileges (keys, ports) is done by `open_server`; the caller may drop them before it serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import trio
+from hypercorn.config import Config as HttpConfig
+from hypercorn.trio import serve as serve_http
+
+from uftpd.auth import events
+from uftpd.auth.app import build_app, build_services
+from uftpd.auth.nodes.client import load_certificate
+from uftpd.config.auth import AuthConfig, Limits
+from uftpd.config.toml import ConfigError, HostPort
+
+BACKLOG = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSockets:
+    """What an auth server needs before it drops privileges."""
+
+    listeners: tuple[socket.socket, ...]
+    tls: ssl.SSLContext | None
+
+
+def bind(address: HostPort) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: the address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"server.listen: {address}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address.host != "::"))
+        listener.bind(place)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"server.listen: {address}: {error.strerror}") from error
+    return listener
+
+
+def tls_context(config: AuthConfig) -> ssl.SSLContext | None:
+    """The context for HTTPS, or None for plain HTTP.
+
+    Raises:
+        ConfigError: certificate or key cannot be used.
+    """
+    server = config.server
+    if server.plain_http or server.certificate is None or server.key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Only HTTP/1.1: that is what the clients speak, and HTTP/2 is one more parser for strangers to play with.
+    context.set_alpn_protocols(["http/1.1"])
+    load_certificate(context, server.certificate, server.key)
+    return context
+
+
+def open_server(config: AuthConfig, listeners: Sequence[socket.socket] | None = None) -> ServerSockets:
+    """Bind the configured addresses, unless listeners are given, and load the certificate.
+
+    Raises:
+        ConfigError: an address, the certificate or the key cannot be used.
+    """
+    tls = tls_context(config)
+    if listeners is None:
+        listeners = [bind(address) for address in config.server.listen]
+    return ServerSockets(tuple(listeners), tls)
+
+
+async def serve(
+    config: AuthConfig,
+    sockets: ServerSockets,
+    *,
+    shutdown: trio.Event,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `shutdown` is set and running requests have ended, or their time is up.
+
+    Reports started once requests can be answered. The listeners are closed at the end.
+
+    Raises:
+        ConfigError: a password or map file cannot be used.
+    """
+    with _closing(sockets.listeners):
+        async with trio.open_nursery() as background:
+            services = build_services(config, background)
+            http = _HttpConfig(config.limits, sockets)
+            services.registry.refresh(background)
+            async with trio.open_nursery() as nursery:
+                application = build_app(services)
+                await nursery.start(_serve_http, application, http, shutdown)
+                task_status.started()
+            background.cancel_scope.cancel()
+
+
+async def _serve_http(
+    application: Callable[..., object],
+    http: HttpConfig,
+    shutdown: trio.Event,
+    *,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    await serve_http(
+        application,  # type: ignore[arg-type]  # hypercorn's own types for ASGI messages are dicts of its making
+        http,
+        shutdown_trigger=shutdown.wait,
+        task_status=task_status,
+        mode="asgi",
+    )
+
+
+class _HttpConfig(HttpConfig):
+    """Hypercorn with our sockets, our TLS context and our limits."""
+
+    def __init__(self, limits: Limits, sockets: ServerSockets) -> None:
+        super().__init__()
+        # Hypercorn owns the descriptors it is given this way, hence the copies.
+        self.bind = [f"fd://{listener.dup().detach()}" for listener in sockets.listeners]
+        self._tls = sockets.tls
+        self.backlog = BACKLOG
+        self.include_server_header = False
+        self.keep_alive_timeout = limits.idle_seconds
+        self.ssl_handshake_timeout = limits.handshake_seconds
+        self.graceful_timeout = limits.drain_seconds
+        self.shutdown_timeout = limits.drain_seconds
+        logger = logging.getLogger("uftpd.http")
+        self.errorlog = logger
+        self.accesslog = None
+        self.loglevel = "WARNING"
+
+    @property
+    def ssl_enabled(self) -> bool:
+        return self._tls is not None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return self._tls
+
+
+@contextmanager
+def _closing(listeners: Sequence[socket.socket]) -> Iterator[None]:
+    """Close the listeners at the end."""
+    try:
+        yield
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def run(
+    config: AuthConfig,
+    *,
+    listeners: Sequence[socket.socket] | None = None,
+    drop_privileges: Callable[[], None] | None = None,
+    ready: Callable[[], None] | None = None,
+) -> int:
+    """Run an auth server in this process until SIGTERM or SIGINT.
+
+    Args:
+        config: validated configuration.
+        listeners: listening sockets; None: bind those of the configuration.
+        drop_privileges: called when keys are loaded and sockets bound, before any byte of a client is read.
+        ready: called when requests can be answered.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: something in the configuration cannot be used.
+    """
+    events.configure(config.log.level, config.log.format)
+    sockets = open_server(config, listeners)
+    if drop_privileges is not None:
+        drop_privileges()
+    try:
+        trio.run(_run, config, sockets, ready)
+    except BaseExceptionGroup as group:
+        mistakes, others = group.split(ConfigError)
+        if others is not None or mistakes is None:
+            raise
+        raise _first(mistakes) from None
+    return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _run(config: AuthConfig, sockets: ServerSockets, ready: Callable[[], None] | None) -> None:
+    shutdown = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_signals, received, config, sockets, shutdown)
+            async with trio.open_nursery() as serving:
+
+                async def serve_here(*, task_status: trio.TaskStatus[None]) -> None:
+                    await serve(config, sockets, shutdown=shutdown, task_status=task_status)
+
+                await serving.start(serve_here)
+                events.event("ready", listen=",".join(_address(listener) for listener in sockets.listeners))
+                if ready is not None:
+                    ready()
+            nursery.cancel_scope.cancel()
+    events.event("stopped")
+
+
+async def _watch_signals(
+    received: AsyncIterator[int], config: AuthConfig, sockets: ServerSockets, shutdown: trio.Event
+) -> None:
+    async for number in received:
+        if number != signal.SIGHUP:
+            events.event("stopping", signal=signal.Signals(number).name)
+            shutdown.set()
+            continue
+        try:
+            if sockets.tls and config.server.certificate and config.server.key:
+                load_certificate(sockets.tls, config.server.certificate, config.server.key)
+            events.event("certificate read again")
+        except ConfigError as error:
+            events.event("certificate not taken over", level=logging.ERROR, reason=str(error))
+
+
+def _address(listener: socket.socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return str(HostPort(host, port))
