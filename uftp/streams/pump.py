@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from uftp.streams._meter import Meter, RateLimit
@@ -185,6 +186,40 @@ def receive_file(
             remaining -= count
         if limit is not None:
             limit.spend(count, meter)
+    return meter.moved - start
+
+
+def receive_chunks(
+    connection: socket.socket, write: Callable[[memoryview], None], length: int | None, meter: Meter
+) -> int:
+    """Like `receive_file`, for pipes and others that have no offsets: hands every block to `write`, in order.
+
+    Args:
+        connection: see `prepare`.
+        write: takes all of a block before it returns; the memory is used again.
+        length: bytes to take at most; None: all until the peer closes.
+        meter: counts, and stops.
+
+    Raises:
+        ConnectionBroken, Stalled, Cancelled: see there.
+        OSError: from `write`.
+    """
+    start = meter.moved
+    buffer = memoryview(bytearray(BLOCK))
+    remaining = length
+    while remaining is None or remaining > 0:
+        if meter.cancelled:
+            raise Cancelled
+        try:
+            count = connection.recv_into(buffer, BLOCK if remaining is None else min(BLOCK, remaining))
+        except OSError as error:
+            raise _translate(error, meter) from error
+        if count == 0:
+            break
+        write(buffer[:count])
+        meter.moved += count
+        if remaining is not None:
+            remaining -= count
     return meter.moved - start
 
 
