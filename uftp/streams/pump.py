@@ -89,7 +89,7 @@ def send_file(
         OSError: reading the file failed.
     """
     end = offset + length
-    paced = 0
+    paced: int | None = None  # what an earlier transfer on this connection has set is not known
     while offset < end:
         if meter.cancelled:
             raise Cancelled
@@ -178,6 +178,7 @@ def receive_file(
         except OSError as error:
             raise _translate(error, meter) from error
         if count == 0:
+            _check_end(meter)
             break
         _write_all(target, buffer[:count], offset)
         offset += count
@@ -215,6 +216,7 @@ def receive_chunks(
         except OSError as error:
             raise _translate(error, meter) from error
         if count == 0:
+            _check_end(meter)
             break
         write(buffer[:count])
         meter.moved += count
@@ -237,6 +239,7 @@ def receive_nowhere(connection: socket.socket, length: int | None, meter: Meter)
         except OSError as error:
             raise _translate(error, meter) from error
         if count == 0:
+            _check_end(meter)
             break
         meter.moved += count
         if remaining is not None:
@@ -261,6 +264,7 @@ def receive_bytes(connection: socket.socket, meter: Meter, *, max_bytes: int) ->
         except OSError as error:
             raise _translate(error, meter) from error
         if not chunk:
+            _check_end(meter)
             return b"".join(chunks)
         chunks.append(chunk)
         received += len(chunk)
@@ -283,6 +287,12 @@ def _write_all(target: int, data: memoryview, offset: int) -> None:
         count = os.pwrite(target, data, offset)
         data = data[count:]
         offset += count
+
+
+def _check_end(meter: Meter) -> None:
+    # Whoever cancels may shut the socket down, which reads as an end of data like any other.
+    if meter.cancelled:
+        raise Cancelled
 
 
 def _pace(connection: socket.socket, rate: int) -> None:
