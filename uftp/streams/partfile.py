@@ -90,6 +90,8 @@ class PartFile:
                 os.fchmod(self.fd, mode)
             if durability == "fsync":
                 os.fdatasync(self.fd)
+            # Network file systems report a full disk when a descriptor is closed: that must come before the name.
+            os.close(os.dup(self.fd))
             self._name_it(name)
             if durability == "fsync":
                 _sync_directory(self._directory)
