@@ -6,6 +6,7 @@ not read further. The session ends with QUIT, the client's end of file, idleness
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import traceback
 from collections import deque
@@ -20,7 +21,7 @@ from uftp.protocol.replies import Reply, multi_line, reply
 from uftp.streams import Cancelled
 from uftpd.session.replies import error_reply
 from uftpd.session.state import Session
-from uftpd.session.table import COMMANDS, Command
+from uftpd.session.table import COMMANDS, Command, Hashing
 from uftpd.session.transfers import Client, in_thread, pumped, running
 
 _MAX_WAITING_BYTES: Final = 64 * 1024  # of lines received and not yet served
@@ -66,10 +67,8 @@ class ControlConnection:
         """Serve until the session ends."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read)
-            try:
+            with contextlib.suppress(_ClientGone):
                 await self._serve()
-            except _ClientGone:
-                pass
             nursery.cancel_scope.cancel()
 
     async def drain(self, seconds: float) -> None:
@@ -83,16 +82,11 @@ class ControlConnection:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        await self._take_lines()
-        while True:
-            try:
-                data = await self._connection.recv(16384)
-            except OSError:
-                data = b""
-            if not data:
-                break
-            self._reader.receive_data(data)
+        with contextlib.suppress(_ClientGone, OSError):
             await self._take_lines()
+            while data := await self._connection.recv(16384):
+                self._reader.receive_data(data)
+                await self._take_lines()
         self._ended = True
         if self._session.job is not None:
             self._session.job.stop()
@@ -177,7 +171,6 @@ class ControlConnection:
     async def _run(self, verb: str, argument: bytes, command: Command) -> Reply | None:
         """Run a handler; the reply still to be sent, if any."""
         session = self._session
-        job_before = session.job
         try:
             if verb == "STAT" and not argument.strip():
                 return self._status()
@@ -187,7 +180,7 @@ class ControlConnection:
                 handler = command.files
                 return await in_thread(lambda: handler(session, argument))
             if command.hashing:
-                return await self._hash(verb, argument, command)
+                return await self._hash(argument, command.hashing)
             if command.moving:
                 await command.moving(session, argument, self._client)
             return None
@@ -200,8 +193,6 @@ class ControlConnection:
             if answer is None:
                 session.log("internal-error", level="error", verb=verb, traceback=traceback.format_exc())
                 answer = reply(500, f"Error processing command '{verb}': internal error")
-            if session.job is not job_before:
-                session.job = None
             return answer
 
     def _stopped(self, verb: str) -> Reply | None:
@@ -211,9 +202,7 @@ class ControlConnection:
             return reply(551, f"Error processing command '{verb}': the server is shutting down")
         return _ABORTED
 
-    async def _hash(self, verb: str, argument: bytes, command: Command) -> Reply:
-        handler = command.hashing
-        assert handler is not None  # noqa: S101 - by the caller's test
+    async def _hash(self, argument: bytes, handler: Hashing) -> Reply:
         session = self._session
         signs_of_life = 0
 
@@ -225,9 +214,9 @@ class ControlConnection:
                 await self._send_bytes(b"213-\r\n")
 
         try:
-            async with running(session, verb) as job, trio.open_nursery() as nursery:
+            async with running(session, "HASH") as job, trio.open_nursery() as nursery:
                 nursery.start_soon(say_so)
-                answer = await pumped(session, job, lambda: handler(session, argument, job.meter))
+                answer = await pumped(session, job, lambda: handler(session, argument, job.meter), uses_data=False)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             # A nursery wraps what comes out of it; here at most the handler and the sender can fail.

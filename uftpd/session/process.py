@@ -49,7 +49,7 @@ class Reporter:
             return False
         return True
 
-    def log(self, event: str, *, level: str = "info", **fields: str | int | float | bool) -> None:
+    def log(self, event: str, *, level: str = "info", **fields: str | float) -> None:
         """Have the front write a log line. From any thread."""
         if self._dropped:
             fields["lines_dropped"] = self._dropped
@@ -185,7 +185,7 @@ class _Front:
     def __init__(self, report: trio.socket.SocketType, reporter: Reporter) -> None:
         self._report = report
         self._reporter = reporter
-        self._waiting: deque[tuple[trio.Event, list[int]]] = deque()
+        self._waiting: deque[_PortWait] = deque()
         self._gone = False
 
     async def listen(
@@ -215,44 +215,40 @@ class _Front:
         nursery.start_soon(loop.drain, drain_seconds)
 
     def _got_port(self, port: int) -> None:
-        if self._waiting:
-            event, ports = self._waiting.popleft()
-            ports.append(port)
-            event.set()
+        if not self._waiting:
+            return
+        wait = self._waiting.popleft()
+        if wait.abandoned and port:
+            self._reporter.send(ReturnPort(port=port))
+        wait.port = port
+        wait.arrived.set()
 
     async def want_port(self) -> int:
         """A port of the range, 0 if none came free."""
-        event, ports = trio.Event(), list[int]()
         if self._gone or not self._reporter.send(WantPort()):
             return 0
-        self._waiting.append((event, ports))
+        wait = _PortWait()
+        self._waiting.append(wait)
         try:
-            await event.wait()
+            await wait.arrived.wait()
         except trio.Cancelled:
-            if ports:
-                self._reporter.send(ReturnPort(port=ports[0]))
-            else:
-                # The answer is still to come, and must find somebody who gives the port back.
-                self._waiting[self._waiting.index((event, ports))] = (_Returning(self._reporter, ports), ports)
+            # If the answer is still to come, whoever takes it gives the port back.
+            wait.abandoned = True
+            if wait.port:
+                self._reporter.send(ReturnPort(port=wait.port))
             raise
-        return ports[0]
+        return wait.port
 
     async def return_port(self, port: int, busy: bool) -> None:
         """Hand a port back."""
         self._reporter.send(ReturnPort(port=port, busy=busy))
 
 
-class _Returning:
-    """Stands in for the event of a task that no longer waits for its port."""
-
-    def __init__(self, reporter: Reporter, ports: list[int]) -> None:
-        self._reporter = reporter
-        self._ports = ports
-
-    def set(self) -> None:
-        """The port came: give it back."""
-        if self._ports[0]:
-            self._reporter.send(ReturnPort(port=self._ports[0]))
+class _PortWait:
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+        self.port = 0
+        self.abandoned = False
 
 
 def close_all_but(*keep: int) -> None:

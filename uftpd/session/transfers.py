@@ -83,19 +83,27 @@ async def running(session: Session, verb: str, total: int | None = None) -> Asyn
         raise Cancelled
 
 
-async def pumped(session: Session, job: Job, call: Callable[[], T]) -> T:
-    """Run a pump to its end in a thread, shielded: a stop reaches it through its meter and its socket."""
+async def pumped(session: Session, job: Job, call: Callable[[], T], *, uses_data: bool = True) -> T:
+    """Run a pump to its end in a thread, shielded: a stop reaches it through its meter and its socket.
+
+    Args:
+        session: whose data connection a stop breaks off.
+        job: the command.
+        call: the pump.
+        uses_data: whether it moves data at all; hashing does not.
+    """
     stop = job.stop
 
     def stop_pump() -> None:
         job.meter.cancelled = True
-        session.data.break_off()
+        if uses_data:
+            session.data.break_off()
 
     job.stop = stop_pump
     try:
         with trio.CancelScope(shield=True):
             result = await in_thread(call)
-        return result
+        return result  # noqa: RET504 - mypy takes the scope for one that may swallow the return
     finally:
         job.stop = stop
 

@@ -1,0 +1,177 @@
+"""The ledger: which secrets are expected, for whom, and how many sessions each account has (DATA-PLANE 1.6).
+
+Secrets are kept as SHA-256 only. The clock is given, and monotonic. A request takes one slot of its account from the
+time it is announced; its first session uses that slot, each further one another. A persistent request that has been
+used holds none while no session of it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from uftp.protocol.command_port import (
+    DEFAULT_SECRET_LIFETIME,
+    IPAddress,
+    Purpose,
+    RequestRefused,
+    TransferRequest,
+)
+
+_LONGEST_LIFETIME = 7 * 24 * 3600.0  # seconds; a request cannot ask to be remembered for ever
+
+
+class LoginError(Exception):
+    """A login that is refused, with the reply code; the connection is closed after it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Expected:
+    """An announced request, and what became of it.
+
+    Attributes:
+        request: as announced, its secret blanked.
+        expires: time on the ledger's clock after which no first login is taken.
+        logins: how often it was claimed.
+        running: ids of its sessions.
+    """
+
+    request: TransferRequest
+    digest: bytes
+    expires: float
+    logins: int = 0
+    running: set[str] = field(default_factory=set)
+
+    @property
+    def max_logins(self) -> int | None:
+        """None: any number."""
+        if self.request.max_logins is not None:
+            return self.request.max_logins
+        return None if self.request.persistent else 1
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no login is left."""
+        return self.max_logins is not None and self.logins >= self.max_logins
+
+
+class Ledger:
+    """See the module.
+
+    Args:
+        limits: sessions and outstanding requests of one account, by purpose.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, limits: Mapping[Purpose, int], clock: Callable[[], float]) -> None:
+        self.limits = dict(limits)
+        self._clock = clock
+        self._expected: dict[bytes, Expected] = {}
+        self._sessions: dict[str, Expected] = {}
+        self._slots: Counter[tuple[str, Purpose]] = Counter()
+        self._inherited: dict[str, str] = {}
+
+    def add(self, request: TransferRequest) -> None:
+        """Expect logins with the request's secret.
+
+        Raises:
+            RequestRefused: the secret is known already, or the account has too many sessions.
+        """
+        self.sweep()
+        digest = _digest(request.secret)
+        account = (request.user, request.purpose)
+        if digest in self._expected:
+            raise RequestRefused("Duplicate secret - this is not allowed.")
+        if self._slots[account] >= self.limits[request.purpose]:
+            limit = self.limits[request.purpose]
+            raise RequestRefused(f"Too many active sessions for '{request.user}' - server limit is {limit}")
+        lifetime = min(request.expires or DEFAULT_SECRET_LIFETIME, _LONGEST_LIFETIME)
+        self._expected[digest] = Expected(replace(request, secret=""), digest, self._clock() + lifetime)
+        self._slots[account] += 1
+
+    def claim(self, secret: str, peer: IPAddress, session_id: str) -> TransferRequest:
+        """Use a secret for a login from `peer`. Of two claims of a one-time secret, one gets it.
+
+        Raises:
+            LoginError: with reply code and text; a wrong address leaves the request as it was.
+        """
+        digest = _digest(secret)
+        entry = self._expected.get(digest)
+        if entry is None or not hmac.compare_digest(entry.digest, digest) or self._is_over(entry):
+            raise LoginError(530, "Not logged in: no matching transfer request found")
+        request = entry.request
+        if not request.client_ip:
+            raise LoginError(500, "Error establishing connection: 'client-ip'")
+        if peer not in request.client_ip:
+            raise LoginError(
+                500, f"Error establishing connection: Rejecting connection for '{request.user}' from {peer}"
+            )
+        if entry.is_spent:
+            raise LoginError(500, "Error establishing connection: Session for these credentials is already running")
+        self._take_slot(entry)
+        entry.logins += 1
+        entry.running.add(session_id)
+        self._sessions[session_id] = entry
+        return request
+
+    def _take_slot(self, entry: Expected) -> None:
+        if entry.logins == 0:
+            return  # its slot is held since it was announced
+        account = (entry.request.user, entry.request.purpose)
+        limit = self.limits[entry.request.purpose]
+        if self._slots[account] >= limit:
+            raise LoginError(
+                500,
+                "Error establishing connection: Too many active transfer requests / sessions for "
+                f"'{entry.request.user}' - server limit is {limit}",
+            )
+        self._slots[account] += 1
+
+    def end(self, session_id: str) -> None:
+        """A session is over, or never came to be: free its slot."""
+        if user := self._inherited.pop(session_id, None):
+            self._free_slot((user, Purpose.LOGIN))
+        entry = self._sessions.pop(session_id, None)
+        if entry is None:
+            return
+        entry.running.discard(session_id)
+        self._free_slot((entry.request.user, entry.request.purpose))
+        if not entry.running and self._is_over(entry):
+            self._expected.pop(entry.digest, None)
+
+    def inherit(self, users: Mapping[str, str]) -> None:
+        """Count sessions that began before this ledger did: their ids and users."""
+        for session_id, user in users.items():
+            self._inherited[session_id] = user
+            self._slots[user, Purpose.LOGIN] += 1
+
+    def sweep(self) -> None:
+        """Forget what has expired unused, or is over."""
+        for entry in [entry for entry in self._expected.values() if not entry.running and self._is_over(entry)]:
+            del self._expected[entry.digest]
+            if entry.logins == 0:
+                self._free_slot((entry.request.user, entry.request.purpose))
+
+    def active(self, user: str) -> list[str]:
+        """Ids of the user's running sessions."""
+        return [session_id for session_id, entry in self._sessions.items() if entry.request.user == user]
+
+    def _is_over(self, entry: Expected) -> bool:
+        # A session under way keeps a persistent secret alive beyond its time.
+        return not entry.running and (entry.is_spent or self._clock() >= entry.expires)
+
+    def _free_slot(self, account: tuple[str, Purpose]) -> None:
+        self._slots[account] -= 1
+        if self._slots[account] <= 0:
+            del self._slots[account]
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,83 @@
+"""Starts a data node: binds what it listens on, and becomes the spawner."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from uftpd.config.data import DataConfig, checked
+from uftpd.config.toml import ConfigError, HostPort
+from uftpd.data import front
+from uftpd.data.spawner import Spawner
+from uftpd.events import configure
+
+_BACKLOG = 512
+
+
+def listen(address: HostPort) -> socket.socket:
+    """A listening TCP socket; `[::]` takes IPv4 too.
+
+    Raises:
+        ConfigError: the address is not this machine's, or the port is taken.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, place = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind(place)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {error.strerror or error}") from error
+    return listener
+
+
+def run(
+    config: DataConfig,
+    *,
+    config_path: Path | None = None,
+    ftp_listeners: Sequence[socket.socket] | None = None,
+    command_listeners: Sequence[socket.socket] | None = None,
+    ready: Callable[[], None] | None = None,
+) -> int:
+    """Run a data node in this process until a signal ends it.
+
+    Args:
+        config: its settings.
+        config_path: the file they are from, read again on SIGHUP.
+        ftp_listeners, command_listeners: listening sockets; None: bound here as configured.
+        ready: called once it can serve.
+
+    Returns:
+        Exit code: 0, or 1 if sessions had to be killed.
+
+    Raises:
+        ConfigError: settings that do not fit, or an address that cannot be listened on.
+    """
+    checked(config, config_path or "configuration")
+    configure(config.log.level, config.log.format)
+    ftp = list(ftp_listeners) if ftp_listeners is not None else [listen(a) for a in config.ftp.listen]
+    command = list(command_listeners) if command_listeners is not None else [listen(config.command_port.listen)]
+    if config.command_port.plain:
+        _check_loopback(command)
+    os.umask(0o077)
+
+    def run_front(current: DataConfig, spawner: socket.socket, front_ready: Callable[[], None]) -> None:
+        front.run(current, config_path, spawner, ftp, command, front_ready)
+
+    return Spawner(config, config_path, run_front, [*ftp, *command], ready).run()
+
+
+def _check_loopback(listeners: Sequence[socket.socket]) -> None:
+    for listener in listeners:
+        host = listener.getsockname()[0]
+        if not (host.startswith("127.") or host == "::1"):
+            raise ConfigError(f"command_port.plain: without TLS the command port cannot listen on {host}")

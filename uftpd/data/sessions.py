@@ -1,0 +1,309 @@
+"""The front's view of session processes: starts them by way of the spawner, listens to them, and keeps their books.
+
+For each running session there is a task that reads its report socket: log and usage lines, and ports of the range.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import trio
+
+from uftp.protocol.command_port import IPAddress, TransferRequest
+from uftpd.config.data import DataConfig
+from uftpd.data import spawn_messages
+from uftpd.data.ledger import Ledger
+from uftpd.data.ports import PortPool
+from uftpd.data.spawn_messages import DrainAll, Exited, Inherited, Kill, Reload, Spawn
+from uftpd.events import EventLog
+from uftpd.session import messages
+from uftpd.session.messages import (
+    Drain,
+    Failed,
+    FromSession,
+    KeyFileRequest,
+    KeyFiles,
+    Port,
+    Rate,
+    Ready,
+    Record,
+    ReturnPort,
+    SessionSettings,
+    ToSession,
+    WantPort,
+    report_pair,
+)
+
+_log = EventLog("session")
+
+_START_SECONDS: Final = 10.0
+_USER_INFO_SECONDS: Final = 5.0
+
+
+class SessionRefused(Exception):
+    """The session process did not come to be; the message is for the client, behind `530 Not logged in: `."""
+
+
+class _Child:
+    """One child process, as the front knows it."""
+
+    def __init__(self, child_id: str, user: str, report: trio.socket.SocketType) -> None:
+        self.id = child_id
+        self.user = user
+        self.report = report
+        self.outcome: Ready | Failed | KeyFiles | None = None
+        self.decided = trio.Event()
+
+    def decide(self, outcome: Ready | Failed | KeyFiles) -> None:
+        """The first word counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.decided.set()
+
+    def tell(self, message: ToSession) -> None:
+        """Send to the child; one that does not listen loses it."""
+        try:
+            self.report._sock.send(messages.encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # type: ignore[attr-defined]
+        except OSError:
+            _log("message not taken", level="warning", session=self.id)
+
+
+class Sessions:
+    """See the module.
+
+    Args:
+        config: settings for new sessions; replaced on reload.
+        ledger: told when sessions end.
+        spawner: socket to it.
+    """
+
+    def __init__(self, config: DataConfig, ledger: Ledger, spawner: socket.socket) -> None:
+        self.config = config
+        self._ledger = ledger
+        self._spawner = trio.socket.from_stdlib_socket(spawner)
+        self._spawner_lock = trio.Lock()
+        self._children: dict[str, _Child] = {}
+        self._nursery: trio.Nursery | None = None
+        self._draining = False
+        self._user_info_limit = trio.CapacityLimiter(4)
+        self._ports: PortPool | None = None
+        self._ports_changed = trio.Event()
+        if config.ftp.port_range is not None:
+            self._ports = PortPool(
+                config.ftp.port_range,
+                config.limits.waiting_ports_per_user,
+                config.ftp.port_wait_seconds,
+                trio.current_time,
+            )
+
+    # -- the spawner ------------------------------------------------------------------------------------------------
+
+    async def run(self, *, on_drain: Callable[[], None], on_reload: Callable[[], None]) -> None:
+        """Follow the spawner's messages until all is drained, or it is gone."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            if self._ports is not None:
+                nursery.start_soon(self._grant_ports, self._ports)
+            while not (self._draining and not self._children):
+                data = await self._spawner.recv(spawn_messages.MAX_MESSAGE)
+                if not data:
+                    _log("spawner is gone", level="error")
+                    break
+                match spawn_messages.decode_from_spawner(data):
+                    case Exited() as exited:
+                        self._exited(exited)
+                    case Inherited(users=users):
+                        self._ledger.inherit(users)
+                    case DrainAll():
+                        self._draining = True
+                        on_drain()
+                        for child in self._children.values():
+                            child.tell(Drain(seconds=self.config.limits.drain_seconds))
+                    case Reload():
+                        on_reload()
+            nursery.cancel_scope.cancel()
+
+    def _exited(self, exited: Exited) -> None:
+        self._ledger.end(exited.id)
+        child = self._children.pop(exited.id, None)
+        if child is None:
+            return
+        child.decide(Failed(reason=exited.refused or "the session process ended"))
+        if self._ports is not None:
+            self._ports.forget(exited.id)
+            self._ports_changed.set()
+        self._share_rate(child.user)
+
+    async def _tell_spawner(self, message: Spawn | Kill, *sockets: socket.socket) -> None:
+        fds = array.array("i", [s.fileno() for s in sockets])
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if sockets else []
+        async with self._spawner_lock:
+            await self._spawner.sendmsg([spawn_messages.encode(message)], ancillary)
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        session_id: str,
+        request: TransferRequest,
+        connection: trio.socket.SocketType,
+        peer: IPAddress,
+        local: IPAddress,
+        received: bytes,
+    ) -> None:
+        """Start a login session on `connection`, which the caller keeps and closes. Its slot is this method's care.
+
+        Raises:
+            SessionRefused: it did not come to be; the slot is free again.
+        """
+        settings = self._settings(session_id, request, peer, local, received)
+        plain = connection._sock  # type: ignore[attr-defined]
+        try:
+            child = await self._spawn(session_id, "session", request.user, settings, plain)
+        except BaseException:
+            self._ledger.end(session_id)
+            raise
+        outcome = await self._outcome(child, _START_SECONDS)
+        if isinstance(outcome, Failed):
+            raise SessionRefused(outcome.reason)
+        self._share_rate(request.user)
+        if self._draining:
+            child.tell(Drain(seconds=self.config.limits.drain_seconds))
+
+    async def user_info(self, user: str) -> KeyFiles:
+        """Home and accepted keys of an account.
+
+        Raises:
+            SessionRefused: unknown, not served, or it took too long.
+        """
+        async with self._user_info_limit:
+            request = KeyFileRequest(user=user, key_files=self.config.files.key_files)
+            child = await self._spawn(f"keys-{id(request):x}", "user-info", user, request)
+            outcome = await self._outcome(child, _USER_INFO_SECONDS)
+        if isinstance(outcome, KeyFiles):
+            return outcome
+        raise SessionRefused(outcome.reason if isinstance(outcome, Failed) else "no answer")
+
+    async def _spawn(
+        self,
+        child_id: str,
+        kind: spawn_messages.Kind,
+        user: str,
+        first: SessionSettings | KeyFileRequest,
+        *sockets: socket.socket,
+    ) -> _Child:
+        if self._nursery is None:
+            raise SessionRefused("the server is starting")
+        mine, theirs = report_pair()
+        mine.send(messages.encode(first))
+        child = _Child(child_id, user, trio.socket.from_stdlib_socket(mine))
+        try:
+            await self._tell_spawner(Spawn(id=child_id, kind=kind, user=user), *sockets, theirs)
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            theirs.close()
+        self._children[child_id] = child
+        self._nursery.start_soon(self._listen, child)
+        return child
+
+    async def _outcome(self, child: _Child, seconds: float) -> Ready | Failed | KeyFiles:
+        with trio.move_on_after(seconds, shield=True):  # half-started sessions would be nobody's
+            await child.decided.wait()
+        if child.outcome is None:
+            child.decide(Failed(reason="looking up the account took too long"))
+            await self._tell_spawner(Kill(id=child.id))
+        assert child.outcome is not None  # noqa: S101 - decided above
+        return child.outcome
+
+    def _settings(
+        self, session_id: str, request: TransferRequest, peer: IPAddress, local: IPAddress, received: bytes
+    ) -> SessionSettings:
+        ftp, limits, files = self.config.ftp, self.config.limits, self.config.files
+        return SessionSettings(
+            session_id=session_id,
+            user=request.user,
+            groups=request.groups,
+            file=request.file,
+            access=int(request.access),
+            includes=request.includes,
+            excludes=request.excludes,
+            scope=request.scope,
+            rate=request.rate_limit,
+            received=received,
+            peer=str(peer),
+            local=str(local),
+            advertise=ftp.advertise,
+            port_range=str(ftp.port_range) if ftp.port_range is not None else "",
+            port_wait_seconds=ftp.port_wait_seconds,
+            streams=limits.streams,
+            line_bytes=limits.line_bytes,
+            idle_seconds=limits.idle_seconds,
+            data_connect_seconds=limits.data_connect_seconds,
+            stall_seconds=limits.stall_seconds,
+            drain_seconds=limits.drain_seconds,
+            durability=files.durability,
+            umask=int(files.umask, 8),
+            confine_links=files.confine_links,
+            write_protected=files.write_protected,
+            utc_times=files.legacy_times == "utc",
+        )
+
+    # -- listening --------------------------------------------------------------------------------------------------
+
+    async def _listen(self, child: _Child) -> None:
+        try:
+            while data := await child.report.recv(messages.MAX_MESSAGE):
+                self._take(child, messages.decode_from_session(data))
+        except OSError:
+            pass  # the process is gone; the spawner tells how
+        except msgspec.MsgspecError as error:
+            _log("session broke its protocol", level="error", session=child.id, error=str(error))
+            await self._tell_spawner(Kill(id=child.id))
+        finally:
+            child.report.close()
+
+    def _take(self, child: _Child, message: FromSession) -> None:
+        match message:
+            case Ready() | Failed() | KeyFiles():
+                child.decide(message)
+            case Record(level=level, event=text, fields=fields):
+                facts = {key: value for key, value in fields.items() if key not in ("session", "user", "level", "text")}
+                _log(text, level=level, session=child.id, user=child.user, **facts)
+            case WantPort():
+                self._want_port(child)
+            case ReturnPort(port=port, busy=busy):
+                if self._ports is not None:
+                    self._ports.give_back(child.id, port, busy=busy)
+                    self._ports_changed.set()
+
+    def _want_port(self, child: _Child) -> None:
+        if self._ports is None:
+            child.tell(Port(port=0))
+            return
+        self._ports.want(child.id, child.user)
+        self._ports_changed.set()
+
+    async def _grant_ports(self, ports: PortPool) -> None:
+        while True:
+            for session_id, port in ports.grants():
+                if (child := self._children.get(session_id)) is not None:
+                    child.tell(Port(port=port))
+            self._ports_changed = trio.Event()
+            wait = ports.next_change()
+            with trio.move_on_at(float("inf") if wait is None else wait):
+                await self._ports_changed.wait()
+
+    def _share_rate(self, user: str) -> None:
+        """Each of a user's sessions gets an equal share of the user's rate."""
+        rate = self.config.limits.rate_per_user
+        if not rate:
+            return
+        active = [self._children[i] for i in self._ledger.active(user) if i in self._children]
+        for child in active:
+            child.tell(Rate(rate=max(1, rate // len(active))))

@@ -1,0 +1,357 @@
+"""The spawner: the parent of all processes of a data node (DESIGN: data node, processes).
+
+A plain poll loop in one thread, which forks: the front, and one child for each job the front asks for. It is the only
+process that can change user, and it never holds a secret or a key, so that no child inherits one: what a session is
+about goes from the front to the child directly. What it reads are short messages of its own front, and it checks
+the user list and the session limits itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from uftpd.config.data import DataConfig, checked
+from uftpd.config.toml import ConfigError, load
+from uftpd.data import systemd
+from uftpd.data.spawn_messages import (
+    MAX_MESSAGE,
+    DrainAll,
+    Exited,
+    FromSpawner,
+    Inherited,
+    Kill,
+    Reload,
+    Spawn,
+    decode_from_front,
+    encode,
+)
+from uftpd.events import EventLog
+from uftpd.session import process as session_process
+from uftpd.session import user_info
+from uftpd.session.privileges import UserPolicy
+
+_log = EventLog("spawner")
+
+_FRONT_RESTART_SECONDS: Final = 1.0  # a front that dies at once is not started in a tight loop
+_GRACE_SECONDS: Final = 5.0  # after the drain deadline, before children are killed
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process forked for the front."""
+
+    id: str
+    user: str
+    kind: str
+    pid: int
+    pidfd: int
+
+
+def user_policy(config: DataConfig) -> UserPolicy:
+    """Whom this node serves; only root can change user."""
+    users = config.users
+    return UserPolicy(
+        switch=os.geteuid() == 0,
+        lowest_uid=users.lowest_uid,
+        allow=frozenset(users.allow),
+        deny=frozenset(users.deny),
+        check_groups=users.check_groups,
+    )
+
+
+class Spawner:
+    """See the module.
+
+    Args:
+        config: of this node.
+        config_path: read again on SIGHUP; None if there is no file.
+        run_front: body of the front process; gets its end of the spawner socket.
+        to_close: listeners, which session processes must not have. They are kept open here for the next front.
+        ready: called once the front serves.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        config_path: Path | None,
+        run_front: Callable[[DataConfig, socket.socket, Callable[[], None]], None],
+        to_close: Sequence[socket.socket],
+        ready: Callable[[], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._policy = user_policy(config)
+        self._run_front = run_front
+        self._listeners = to_close
+        self._ready = ready
+        self._children: dict[int, Child] = {}  # by pidfd
+        self._front: tuple[int, int] | None = None  # pid, pidfd
+        self._front_socket: socket.socket | None = None
+        self._front_started = 0.0
+        self._restart_at: float | None = None
+        self._ready_pipe = -1
+        self._deadline: float | None = None
+        self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until drained.
+
+        Returns:
+            Exit code: 0, or 1 if sessions had to be killed.
+        """
+        for number in (*_STOP_SIGNALS, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
+        self._poll.register(self._wakeup_read, select.POLLIN)
+        gc.collect()
+        gc.freeze()  # children never touch, and so never copy, what is there now
+        self._start_front()
+        killed = False
+        while self._front is not None or self._children or self._deadline is None:
+            for fd, _ in self._poll.poll(self._timeout()):
+                self._handle(fd)
+            now = time.monotonic()
+            if self._restart_at is not None and now >= self._restart_at:
+                self._restart_at = None
+                self._start_front()
+            if self._deadline is not None and now >= self._deadline:
+                killed = self._kill_all() or killed
+                self._deadline = now + _GRACE_SECONDS
+        _log("stopped", killed=killed)
+        return 1 if killed else 0
+
+    def _timeout(self) -> float | None:
+        times = [at for at in (self._restart_at, self._deadline) if at is not None]
+        return max(0.0, (min(times) - time.monotonic()) * 1000) if times else None
+
+    def _handle(self, fd: int) -> None:
+        if fd == self._wakeup_read:
+            for number in os.read(fd, 64):
+                self._signalled(number)
+        elif self._front_socket is not None and fd == self._front_socket.fileno():
+            self._take_message(self._front_socket)
+        elif self._front is not None and fd == self._front[1]:
+            self._front_died()
+        elif fd == self._ready_pipe:
+            self._front_ready()
+        elif fd in self._children:
+            self._child_exited(self._children[fd])
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._reload()
+        elif self._deadline is None:
+            _log("draining", seconds=self._config.limits.drain_seconds, sessions=len(self._children))
+            systemd.notify("STOPPING=1")
+            self._restart_at = None
+            self._deadline = time.monotonic() + self._config.limits.drain_seconds + _GRACE_SECONDS
+            self._tell_front(DrainAll())
+        else:
+            self._deadline = time.monotonic()
+
+    def _reload(self) -> None:
+        if self._config_path is None:
+            return
+        try:
+            config = checked(load(self._config_path, DataConfig), self._config_path)
+        except ConfigError as error:
+            _log("configuration not reloaded", level="error", reason=str(error))
+            return
+        self._config = config
+        self._policy = user_policy(config)
+        self._tell_front(Reload())
+        _log("configuration reloaded")
+
+    def _kill_all(self) -> bool:
+        """Whether there was anything to kill."""
+        for child in self._children.values():
+            _log("child killed", level="warning", session=child.id, user=child.user)
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        if self._front is not None:
+            signal.pidfd_send_signal(self._front[1], signal.SIGKILL)
+        return bool(self._children)
+
+    # -- the front --------------------------------------------------------------------------------------------------
+
+    def _start_front(self) -> None:
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+        pid = self._fork()
+        if pid == 0:
+            mine.close()
+            os.close(ready_read)
+            self._be_front(theirs, ready_write)
+        theirs.close()
+        os.close(ready_write)
+        pidfd = os.pidfd_open(pid)
+        self._front, self._front_socket, self._front_started = (pid, pidfd), mine, time.monotonic()
+        self._ready_pipe = ready_read
+        for fd in (mine.fileno(), pidfd, ready_read):
+            self._poll.register(fd, select.POLLIN)
+        self._tell_front(Inherited(users={child.id: child.user for child in self._children.values()}))
+        _log("front started", pid=pid)
+
+    def _be_front(self, mine: socket.socket, ready_write: int) -> None:
+        """The front process; never returns."""
+        status = 70
+        try:
+            for child in self._children.values():
+                os.close(child.pidfd)
+            os.close(self._wakeup_read)
+            os.close(self._wakeup_write)
+            self._run_front(self._config, mine, lambda: os.close(ready_write))
+            status = 0
+        except BaseException as error:
+            _log("front failed", level="error", traceback="".join(traceback.format_exception(error)))
+        finally:
+            os._exit(status)
+
+    def _front_ready(self) -> None:
+        self._poll.unregister(self._ready_pipe)
+        os.close(self._ready_pipe)
+        self._ready_pipe = -1
+        if self._ready is not None and self._front_is_alive():
+            self._ready()
+            self._ready = None
+            systemd.notify("READY=1")
+
+    def _front_is_alive(self) -> bool:
+        # The pipe also closes when the front dies before it is ready.
+        return self._front is not None and os.waitid(os.P_PID, self._front[0], _LOOK) is None
+
+    def _front_died(self) -> None:
+        assert self._front is not None  # noqa: S101 - its pidfd was polled
+        pid, pidfd = self._front
+        _, status = os.waitpid(pid, 0)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        if self._front_socket is not None:
+            self._drop_front_socket(self._front_socket)
+        self._front = None
+        if self._deadline is None:
+            _log("front died", level="error", status=status)
+            self._restart_at = max(time.monotonic(), self._front_started + _FRONT_RESTART_SECONDS)
+
+    def _drop_front_socket(self, front: socket.socket) -> None:
+        self._poll.unregister(front.fileno())
+        front.close()
+        self._front_socket = None
+
+    def _tell_front(self, message: FromSpawner) -> None:
+        if self._front_socket is None:
+            return
+        with contextlib.suppress(OSError):  # a front that is gone shows elsewhere
+            self._front_socket.send(encode(message), socket.MSG_NOSIGNAL)
+
+    def _take_message(self, front: socket.socket) -> None:
+        data, fds, _, _ = socket.recv_fds(front, MAX_MESSAGE, 2)
+        try:
+            if not data:
+                self._drop_front_socket(front)
+                return
+            match decode_from_front(data):
+                case Spawn() as spawn:
+                    self._spawn(spawn, fds)
+                case Kill(id=wanted):
+                    self._kill(wanted)
+        except msgspec.MsgspecError as error:
+            _log("front broke its protocol", level="error", error=str(error))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    # -- children ---------------------------------------------------------------------------------------------------
+
+    def _spawn(self, spawn: Spawn, fds: list[int]) -> None:
+        if refused := self._refuses(spawn, fds):
+            _log("child refused", level="warning", session=spawn.id, user=spawn.user, reason=refused)
+            self._tell_front(Exited(id=spawn.id, refused=refused))
+            return
+        try:
+            pid = self._fork()
+        except OSError as error:
+            self._tell_front(Exited(id=spawn.id, refused=f"Cannot start a process: {error.strerror}"))
+            return
+        if pid == 0:
+            self._be_child(spawn, fds)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = Child(spawn.id, spawn.user, spawn.kind, pid, pidfd)
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _refuses(self, spawn: Spawn, fds: list[int]) -> str | None:
+        if len(fds) != (2 if spawn.kind == "session" else 1):
+            return "internal error"
+        if self._deadline is not None:
+            return "The server is shutting down"
+        if reason := self._policy.refuses(spawn.user):
+            return reason
+        limits = self._config.limits
+        running = Counter(child.user for child in self._children.values() if child.kind == "session")
+        if len(self._children) >= limits.sessions:
+            return f"Too many sessions on this server - limit is {limits.sessions}"
+        most = limits.sessions_per_user + limits.share_sessions_per_user + limits.copy_sessions_per_user
+        if running[spawn.user] >= most:
+            return f"Too many active sessions for '{spawn.user}' - server limit is {most}"
+        return None
+
+    def _be_child(self, spawn: Spawn, fds: list[int]) -> None:
+        """A session or user-info process; never returns."""
+        status = 70
+        try:
+            for number in (*_STOP_SIGNALS, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            session_process.close_all_but(*fds)
+            sockets = [socket.socket(fileno=fd) for fd in fds]
+            if spawn.kind == "session":
+                session_process.run(sockets[0], sockets[1], spawn.user, self._policy)
+            else:
+                user_info.run(sockets[0], spawn.user, self._policy)
+            status = 0
+        except BaseException:
+            status = 71  # the process has told the front what happened
+        finally:
+            os._exit(status)
+
+    def _fork(self) -> int:
+        if threading.active_count() != 1 or len(os.listdir("/proc/self/task")) != 1:
+            raise RuntimeError("the spawner must have one thread")
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+        return pid
+
+    def _child_exited(self, child: Child) -> None:
+        _, status = os.waitpid(child.pid, 0)
+        self._poll.unregister(child.pidfd)
+        os.close(child.pidfd)
+        del self._children[child.pidfd]
+        if status:
+            _log("child failed", level="warning", session=child.id, user=child.user, status=status)
+        self._tell_front(Exited(id=child.id, status=status))
+
+    def _kill(self, wanted: str) -> None:
+        for child in self._children.values():
+            if child.id == wanted:
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+
+_LOOK: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT
