@@ -1,10 +1,83 @@
-"""Fast, safe transfer of research data over UFTP (UNICORE FTP) and plain FTP."""
+"""Fast, safe transfer of research data over UFTP (UNICORE FTP) and plain FTP.
+
+For scripts and notebooks `connect` and `copy`; for trio programs `open_session` and `copy_files`:
+
+    import uftp
+
+    with uftp.connect("https://host:9000/rest/auth/TEST:/data/", user="alice", password=secret) as there:
+        there.get("run1.nc", ".")
+
+    async with uftp.open_session("https://host:9000/rest/auth/TEST:/data/", uftp.BearerToken(token)) as session:
+        print(await session.listdir(b"/data/"))
+
+Everything raises errors of `uftp.errors`, whose base is `UFTPError`. Importing this package loads nothing else: the
+names are looked up when they are first used.
+"""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING
 
-__version__: str
+if TYPE_CHECKING:
+    from uftp.client.connect import open_session
+    from uftp.client.credentials import Anonymous, BearerToken, Credential, UsernamePassword
+    from uftp.client.login import SessionOptions, open_ftp_session
+    from uftp.client.session import FTPSession
+    from uftp.errors import UFTPError
+    from uftp.protocol.facts import FileInfo
+    from uftp.transfer.blocking import Connection, connect, copy
+    from uftp.transfer.copy import Access, copy_files
+    from uftp.transfer.options import ByteRange, CopyOptions
+    from uftp.transfer.results import CopyState, CopySummary, FileResult
+
+    __version__: str
+
+__all__ = [
+    "Access",
+    "Anonymous",
+    "BearerToken",
+    "ByteRange",
+    "Connection",
+    "CopyOptions",
+    "CopyState",
+    "CopySummary",
+    "Credential",
+    "FTPSession",
+    "FileInfo",
+    "FileResult",
+    "SessionOptions",
+    "UFTPError",
+    "UsernamePassword",
+    "__version__",
+    "connect",
+    "copy",
+    "copy_files",
+    "open_ftp_session",
+    "open_session",
+]
+
+_HOMES = {
+    "Access": "transfer.copy",
+    "Anonymous": "client.credentials",
+    "BearerToken": "client.credentials",
+    "ByteRange": "transfer.options",
+    "Connection": "transfer.blocking",
+    "CopyOptions": "transfer.options",
+    "CopyState": "transfer.results",
+    "CopySummary": "transfer.results",
+    "Credential": "client.credentials",
+    "FTPSession": "client.session",
+    "FileInfo": "protocol.facts",
+    "FileResult": "transfer.results",
+    "SessionOptions": "client.login",
+    "UFTPError": "errors",
+    "UsernamePassword": "client.credentials",
+    "connect": "transfer.blocking",
+    "copy": "transfer.blocking",
+    "copy_files": "transfer.copy",
+    "open_ftp_session": "client.login",
+    "open_session": "client.connect",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -12,4 +85,12 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("uftp")
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"uftp.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

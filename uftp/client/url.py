@@ -24,6 +24,7 @@ from uftp.protocol.names import pct_decode
 _URL = re.compile(r"(https?|ftp)://([^/]*)(/.*)?", re.IGNORECASE | re.DOTALL)
 _SERVICE = re.compile(r"(?P<site>.*?)/rest/(?P<kind>auth|access)(?:/(?P<name>[^/:]*))?/*")
 _PCT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_MARKED = re.compile(rb"[\x00-\x1f\x7f%*?[]")
 _WILDCARDS = re.compile(rb"[*?[]")
 _EXAMPLE = "https://HOST:PORT/rest/auth/NAME:/path"
 
@@ -65,8 +66,11 @@ class RemoteUrl:
         return replace(self, path=path, pattern=None)
 
     def display(self, path: bytes | None = None) -> str:
-        """The URL in its usual notation, without password, for messages and results."""
-        text = os.fsdecode(self.path if path is None else path)
+        """The URL in its usual notation, without password: fit for messages, and to be typed again.
+
+        Wildcards, `%`, control characters and bytes that are not UTF-8 stand as %XX.
+        """
+        text = _quote(self.path if path is None else path)
         if self.kind == "ftp":
             return f"{self.service}{text}" if text.startswith("/") else f"{self.service}/~/{text}"
         return f"{self.service}:{text}"
@@ -142,6 +146,16 @@ def _decode_path(raw: bytes) -> tuple[bytes, bytes | None]:
     if not _WILDCARDS.search(raw):
         return path, None
     return path, _PCT.sub(_literal, raw)
+
+
+def _quote(path: bytes) -> str:
+    marked = _MARKED.sub(lambda match: b"%%%02X" % match[0][0], path)
+    text = marked.decode("utf-8", "surrogateescape")
+    return re.sub(r"[\udc80-\udcff\x80-\x9f]", lambda match: _percent(match[0]), text)
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def _literal(match: re.Match[bytes]) -> bytes:

@@ -1,0 +1,155 @@
+"""A whole copy, from sources and target as typed to a summary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from uftp.client.auth import HttpOptions
+from uftp.client.connect import Connector
+from uftp.client.credentials import Anonymous, Credential
+from uftp.client.login import SessionOptions
+from uftp.client.session import FTPSession
+from uftp.client.url import RemoteUrl, directory_of, is_url, parse_url, session_directory
+from uftp.client.wording import printable
+from uftp.errors import UFTPError, UsageError
+from uftp.transfer import download, upload
+from uftp.transfer.options import CopyOptions
+from uftp.transfer.pieces import Splitting
+from uftp.transfer.pool import SessionPool
+from uftp.transfer.results import CopyState, CopySummary
+from uftp.transfer.workers import Scheduler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How servers are reached in a copy.
+
+    Attributes:
+        credential: who one is.
+        http: how the auth server is talked to.
+        session: how FTP sessions behave.
+        client: addresses the FTP connections will come from, if the auth server cannot see them.
+        group: primary group asked for.
+    """
+
+    credential: Credential = field(default_factory=Anonymous)
+    http: HttpOptions = field(default_factory=HttpOptions)
+    session: SessionOptions = field(default_factory=SessionOptions)
+    client: str | None = None
+    group: str | None = None
+
+    def connector(self, url: RemoteUrl, directory: bytes | None = None, *, writes: bool = False) -> Connector:
+        """Opens sessions on the server of `url`."""
+        return Connector(
+            url,
+            self.credential,
+            directory=directory,
+            http=self.http,
+            options=self.session,
+            client=self.client,
+            group=self.group,
+            writes=writes,
+        )
+
+
+async def copy_files(
+    sources: Sequence[str],
+    target: str,
+    *,
+    access: Access | None = None,
+    options: CopyOptions | None = None,
+    state: CopyState | None = None,
+) -> CopySummary:
+    """Copy files and trees to a server, or from one.
+
+    Args:
+        sources: local paths (`-` for standard input), or URLs of one server; with wildcards.
+        target: a URL, or a local path (`-` for standard output).
+        access: credentials and connections.
+        options: what to copy, and how.
+        state: totals to watch while it runs, and who is told of results.
+
+    Returns:
+        What became of each file. A failed file does not stop the others and does not raise; see
+        `CopySummary.raise_for_failures`.
+
+    Raises:
+        UFTPError: nothing could be copied: a usage that makes no sense, no session, a single source that is not
+            there.
+    """
+    access = access or Access()
+    options = options or CopyOptions()
+    state = state or CopyState()
+    if not sources:
+        raise UsageError("nothing to copy")
+    remote = [is_url(source) for source in sources]
+    if is_url(target):
+        if any(remote):
+            raise UsageError("one side must be local: copies between servers are not available yet")
+        return await _upload(sources, parse_url(target), access, options, state)
+    if not all(remote):
+        if any(remote):
+            raise UsageError("sources must be all local or all on a server")
+        raise UsageError(f"{printable(target)}: neither source nor target is a URL; use cp, or name a server")
+    return await _download([parse_url(source) for source in sources], target, access, options, state)
+
+
+async def _download(
+    urls: Sequence[RemoteUrl], target: str, access: Access, options: CopyOptions, state: CopyState
+) -> CopySummary:
+    first = urls[0]
+    if any((url.service, url.user, url.password) != (first.service, first.user, first.password) for url in urls):
+        raise UsageError("all sources must be on the same server; copy from each of them in turn")
+    splitting = Splitting.of(options)
+    async with access.connector(first, session_directory(urls)) as connector, _pool(connector, state) as pool:
+        roots = await download.find_roots(pool, urls, options, state)
+        if roots and target == "-":
+            await download.to_standard_output(pool, first, roots, options, state)
+        elif roots:
+            async with pool.session() as session:
+                dialect = session.dialect
+            ranges = dialect.has_ranges or dialect.has_restart
+            plan = download.DownloadPlan(pool, state, options, first, roots, os.fsencode(target), ranges=ranges)
+            await Scheduler(pool, state, splitting).run(plan)
+            await trio.to_thread.run_sync(plan.set_directory_facts)
+    return state.summary()
+
+
+async def _upload(
+    sources: Sequence[str], url: RemoteUrl, access: Access, options: CopyOptions, state: CopyState
+) -> CopySummary:
+    if url.pattern is not None:
+        raise UsageError(f"{url.display()}: a target cannot have wildcards; write them as %2A, %3F or %5B")
+    names = [os.fsencode(source) for source in sources]
+    roots = await trio.to_thread.run_sync(upload.find_roots, names, options, state)
+    if not roots:
+        return state.summary()
+    # The target itself may not be there yet; its parent has to be.
+    directory = url.path if url.kind == "access" else directory_of(url.path.rstrip(b"/"))
+    async with (
+        access.connector(url, directory, writes=True) as connector,
+        _pool(connector, state) as pool,
+    ):
+        async with pool.session() as session:
+            dialect = session.dialect
+            info = await session.stat_or_none(url.path)
+        plan = upload.UploadPlan(pool, state, options, url, info, roots, dialect=dialect)
+        await Scheduler(pool, state, Splitting.of(options)).run(plan)
+        await plan.set_directory_facts()
+    return state.summary()
+
+
+def _pool(connector: Connector, state: CopyState) -> SessionPool:
+    async def open_session() -> FTPSession:
+        session = await connector.open()
+        state.sessions += 1
+        return session
+
+    def refused(count: int, error: UFTPError) -> None:
+        state.on_note(f"going on with {count} session{'s' if count > 1 else ''}: {error}")
+
+    return SessionPool(open_session, on_refusal=refused)

@@ -1,0 +1,85 @@
+"""Cutting files into ranges, and how many sessions help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from uftp.transfer.options import MIB, CopyOptions
+
+SMALLEST_PIECE: Final = 16 * MIB  # a data connection takes a few round trips and megabytes to reach its speed
+LARGEST_PIECE: Final = 1024 * MIB  # what a broken connection can cost
+_PIECES_A_WORKER: Final = 4  # a slow session then only does less
+_AUTOMATIC_WORKERS: Final = 4
+# Measured on loopback, the second session gains nothing below this; over long lines it gains from less, but another
+# login costs several round trips there, too.
+_BYTES_A_WORKER: Final = 128 * MIB
+_FILES_A_WORKER: Final = 100
+_AUTOMATIC_THRESHOLD: Final = 256 * MIB
+_EXPLICIT_THRESHOLD: Final = 2 * SMALLEST_PIECE
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A range of the bytes to move, counted from the first of them.
+
+    Attributes:
+        offset, length: in bytes; length None for all there is.
+    """
+
+    offset: int
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """When and how files are split, and how many workers there are.
+
+    Attributes:
+        most_workers: sessions at once.
+        threshold: bytes from which a file is split.
+        automatic: whether workers are added only as work shows that is worth it.
+    """
+
+    most_workers: int
+    threshold: int
+    automatic: bool
+
+    @classmethod
+    def of(cls, options: CopyOptions) -> Splitting:
+        """What the user's options come to."""
+        automatic = options.threads is None
+        threshold = options.split_threshold
+        if threshold is None:
+            threshold = _AUTOMATIC_THRESHOLD if automatic else _EXPLICIT_THRESHOLD
+        return cls(_AUTOMATIC_WORKERS if options.threads is None else max(1, options.threads), threshold, automatic)
+
+    def piece_size(self, length: int) -> int:
+        """Bytes in each piece of a file of `length` bytes; the last one may be shorter."""
+        if self.most_workers == 1 or length < max(self.threshold, 2 * SMALLEST_PIECE):
+            return max(1, length)
+        wanted = -(-length // (self.most_workers * _PIECES_A_WORKER))
+        whole = -(-wanted // MIB) * MIB
+        return min(LARGEST_PIECE, max(SMALLEST_PIECE, whole))
+
+    def workers(self, *, pieces: int, files: int, size: int) -> int:
+        """How many workers so much work is worth."""
+        if not self.automatic:
+            return max(1, min(self.most_workers, pieces))
+        worth = 1 + size // _BYTES_A_WORKER + files // _FILES_A_WORKER
+        return max(1, min(self.most_workers, pieces, worth))
+
+
+def split(length: int, piece_size: int) -> Iterator[Piece]:
+    """The pieces of `length` bytes, in order; one empty piece for nothing."""
+    if length <= piece_size:
+        yield Piece(0, length)
+        return
+    for offset in range(0, length, piece_size):
+        yield Piece(offset, min(piece_size, length - offset))
+
+
+def count_pieces(length: int, piece_size: int) -> int:
+    """How many pieces `split` yields."""
+    return max(1, -(-length // piece_size))
