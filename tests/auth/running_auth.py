@@ -120,12 +120,12 @@ def starter(tmp_path: Path, pki: Pki, password_lines: str) -> StartAuth:
             text = _toml(pki, fakes, (server, login, extra), plain=not tls)
             (tmp_path / "auth.toml").write_text(text)
             config = checked(load(tmp_path / "auth.toml", AuthConfig), "auth.toml")
-            sockets = open_server(config)
-            port = sockets.listeners[0].getsockname()[1]
+            opened = open_server(config)
+            port = opened.listeners[0].getsockname()[1]
             shutdown = trio.Event()
 
             async def run(*, task_status: trio.TaskStatus[None]) -> None:
-                await serve(config, sockets, shutdown=shutdown, task_status=task_status)
+                await serve(config, opened, shutdown=shutdown, task_status=task_status)
 
             await nursery.start(run)
             trust = ssl.create_default_context(cafile=pki.ca_path)

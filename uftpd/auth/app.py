@@ -22,7 +22,7 @@ from uftpd.auth.identity.anonymous import AnonymousAuthenticator
 from uftpd.auth.identity.base import Authenticator, Identity, read_authorization
 from uftpd.auth.identity.chain import LoginChain
 from uftpd.auth.identity.password import PasswordFileAuthenticator
-from uftpd.auth.info import ServerFacts, gather_facts, info_reply
+from uftpd.auth.info import ServerFacts, info_reply
 from uftpd.auth.nodes.client import CommandPort
 from uftpd.auth.nodes.registry import NodeRegistry, build_registry
 from uftpd.auth.requests import parse_session_request
@@ -46,11 +46,13 @@ class Services:
     background: trio.Nursery
 
 
-def build_services(config: AuthConfig, background: trio.Nursery) -> Services:
-    """Read all files and build the services.
+def build_services(config: AuthConfig, port: CommandPort, facts: ServerFacts, background: trio.Nursery) -> Services:
+    """Read password and map file and build the services.
 
     Args:
         config: the whole configuration.
+        port: speaks with the data nodes.
+        facts: what the server says of itself.
         background: pings that nobody waits for run here.
 
     Raises:
@@ -64,8 +66,7 @@ def build_services(config: AuthConfig, background: trio.Nursery) -> Services:
     sources: list[AttributeSource] = []
     if config.attributes.map_file is not None:
         sources.append(MapFile(config.attributes.map_file, config.attributes.match))
-    port = CommandPort(config.command_port, config.server.certificate, config.server.key)
-    return Services(config, LoginChain(logins), sources, build_registry(config, port), gather_facts(config), background)
+    return Services(config, LoginChain(logins), sources, build_registry(config, port), facts, background)
 
 
 def build_app(services: Services) -> Edge:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 from starlette.exceptions import HTTPException
@@ -21,8 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uftp.protocol.command_port import IPAddress
 from uftpd.auth.addresses import TrustedProxies, parse_address
 from uftpd.auth.errors import BadRequest, RequestError, Unavailable
-from uftpd.auth.events import Fact, emit, event, logger
+from uftpd.auth.events import event, logger
 from uftpd.config.auth import Limits
+from uftpd.events import Fact
 
 _CONTEXT = "uftpd.context"
 _NO_ADDRESS = "0.0.0.0"  # stands for a peer without address
@@ -106,7 +108,8 @@ class Edge:
             if reply is not None and not status:
                 await reply(scope, receive, watched_send)
         finally:
-            facts: dict[str, Fact] = {
+            # What is about the request comes first in the line, then what the resource found out.
+            about: dict[str, Any] = {
                 "id": context.request_id,
                 "peer": str(context.peer),
                 "method": scope["method"],
@@ -114,7 +117,7 @@ class Edge:
                 "status": status,
                 "seconds": self._clock() - start,
             }
-            emit(context.outcome, logging.INFO, facts | context.facts)
+            event(context.outcome, **(about | context.facts))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> JSONResponse | None:
         """Run the inner application; what it raises becomes the reply to send."""

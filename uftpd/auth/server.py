@@ -17,21 +17,25 @@ import trio
 from hypercorn.config import Config as HttpConfig
 from hypercorn.trio import serve as serve_http
 
-from uftpd.auth import events
 from uftpd.auth.app import build_app, build_services
-from uftpd.auth.nodes.client import load_certificate
+from uftpd.auth.events import event
+from uftpd.auth.info import ServerFacts, gather_facts
+from uftpd.auth.nodes.client import CommandPort, load_certificate
 from uftpd.config.auth import AuthConfig, Limits
 from uftpd.config.toml import ConfigError, HostPort
+from uftpd.events import configure
 
 BACKLOG = 512
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSockets:
-    """What an auth server needs before it drops privileges."""
+class OpenServer:
+    """What an auth server takes hold of before it drops privileges: ports, keys and certificates."""
 
     listeners: tuple[socket.socket, ...]
     tls: ssl.SSLContext | None
+    command_port: CommandPort
+    facts: ServerFacts
 
 
 def bind(address: HostPort) -> socket.socket:
@@ -76,21 +80,22 @@ def tls_context(config: AuthConfig) -> ssl.SSLContext | None:
     return context
 
 
-def open_server(config: AuthConfig, listeners: Sequence[socket.socket] | None = None) -> ServerSockets:
-    """Bind the configured addresses, unless listeners are given, and load the certificate.
+def open_server(config: AuthConfig, listeners: Sequence[socket.socket] | None = None) -> OpenServer:
+    """Bind the configured addresses, unless listeners are given, and load all certificates.
 
     Raises:
-        ConfigError: an address, the certificate or the key cannot be used.
+        ConfigError: an address, a certificate or a key cannot be used.
     """
     tls = tls_context(config)
+    port = CommandPort(config.command_port, config.server.certificate, config.server.key)
     if listeners is None:
         listeners = [bind(address) for address in config.server.listen]
-    return ServerSockets(tuple(listeners), tls)
+    return OpenServer(tuple(listeners), tls, port, gather_facts(config))
 
 
 async def serve(
     config: AuthConfig,
-    sockets: ServerSockets,
+    opened: OpenServer,
     *,
     shutdown: trio.Event,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -102,10 +107,10 @@ async def serve(
     Raises:
         ConfigError: a password or map file cannot be used.
     """
-    with _closing(sockets.listeners):
+    with _closing(opened.listeners):
         async with trio.open_nursery() as background:
-            services = build_services(config, background)
-            http = _HttpConfig(config.limits, sockets)
+            services = build_services(config, opened.command_port, opened.facts, background)
+            http = _HttpConfig(config.limits, opened)
             services.registry.refresh(background)
             async with trio.open_nursery() as nursery:
                 application = build_app(services)
@@ -133,11 +138,11 @@ async def _serve_http(
 class _HttpConfig(HttpConfig):
     """Hypercorn with our sockets, our TLS context and our limits."""
 
-    def __init__(self, limits: Limits, sockets: ServerSockets) -> None:
+    def __init__(self, limits: Limits, opened: OpenServer) -> None:
         super().__init__()
         # Hypercorn owns the descriptors it is given this way, hence the copies.
-        self.bind = [f"fd://{listener.dup().detach()}" for listener in sockets.listeners]
-        self._tls = sockets.tls
+        self.bind = [f"fd://{listener.dup().detach()}" for listener in opened.listeners]
+        self._tls = opened.tls
         self.backlog = BACKLOG
         self.include_server_header = False
         self.keep_alive_timeout = limits.idle_seconds
@@ -188,12 +193,12 @@ def run(
     Raises:
         ConfigError: something in the configuration cannot be used.
     """
-    events.configure(config.log.level, config.log.format)
-    sockets = open_server(config, listeners)
+    configure(config.log.level, config.log.format)
+    opened = open_server(config, listeners)
     if drop_privileges is not None:
         drop_privileges()
     try:
-        trio.run(_run, config, sockets, ready)
+        trio.run(_run, config, opened, ready)
     except BaseExceptionGroup as group:
         mistakes, others = group.split(ConfigError)
         if others is not None or mistakes is None:
@@ -209,38 +214,38 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _run(config: AuthConfig, sockets: ServerSockets, ready: Callable[[], None] | None) -> None:
+async def _run(config: AuthConfig, opened: OpenServer, ready: Callable[[], None] | None) -> None:
     shutdown = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, received, config, sockets, shutdown)
+            nursery.start_soon(_watch_signals, received, config, opened, shutdown)
             async with trio.open_nursery() as serving:
 
                 async def serve_here(*, task_status: trio.TaskStatus[None]) -> None:
-                    await serve(config, sockets, shutdown=shutdown, task_status=task_status)
+                    await serve(config, opened, shutdown=shutdown, task_status=task_status)
 
                 await serving.start(serve_here)
-                events.event("ready", listen=",".join(_address(listener) for listener in sockets.listeners))
+                event("ready", listen=",".join(_address(listener) for listener in opened.listeners))
                 if ready is not None:
                     ready()
             nursery.cancel_scope.cancel()
-    events.event("stopped")
+    event("stopped")
 
 
 async def _watch_signals(
-    received: AsyncIterator[int], config: AuthConfig, sockets: ServerSockets, shutdown: trio.Event
+    received: AsyncIterator[int], config: AuthConfig, opened: OpenServer, shutdown: trio.Event
 ) -> None:
     async for number in received:
         if number != signal.SIGHUP:
-            events.event("stopping", signal=signal.Signals(number).name)
+            event("stopping", signal=signal.Signals(number).name)
             shutdown.set()
             continue
         try:
-            if sockets.tls and config.server.certificate and config.server.key:
-                load_certificate(sockets.tls, config.server.certificate, config.server.key)
-            events.event("certificate read again")
+            if opened.tls and config.server.certificate and config.server.key:
+                load_certificate(opened.tls, config.server.certificate, config.server.key)
+            event("certificate read again")
         except ConfigError as error:
-            events.event("certificate not taken over", level=logging.ERROR, reason=str(error))
+            event("certificate not taken over", level=logging.ERROR, reason=str(error))
 
 
 def _address(listener: socket.socket) -> str:

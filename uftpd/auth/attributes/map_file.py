@@ -18,7 +18,7 @@ from uftp.protocol.dn import InvalidName, canonical
 from uftpd.auth.attributes.base import Attributes
 from uftpd.auth.attributes.rates import parse_rate
 from uftpd.auth.events import event
-from uftpd.auth.watched import WatchedFile
+from uftpd.watched import WatchedFile
 
 _KNOWN = {name.lower(): name for name in ("xlogin", "role", "group", "supplementaryGroups", "addOsGroups", "queue")}
 _OVERRIDES = frozenset({"xlogin", "group", "rateLimit", "includes", "excludes"})

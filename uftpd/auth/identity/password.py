@@ -22,8 +22,8 @@ from uftpd.auth.events import event
 from uftpd.auth.identity.base import Credentials, Identity, LoginRefused
 from uftpd.auth.identity.password_file import PasswordTable, parse_password_file, verify_password
 from uftpd.auth.identity.throttle import Throttle
-from uftpd.auth.watched import WatchedFile
 from uftpd.config.auth import Login
+from uftpd.watched import WatchedFile
 
 METHOD = "PASSWORD_FILE"
 MAX_QUEUED = 128  # verifications waiting for a thread; at 50 ms each the last one waits for some seconds
