@@ -91,6 +91,7 @@ class Limits(_Section, frozen=True):
         sessions_per_user: sessions and outstanding requests of one account.
         share_sessions_per_user, copy_sessions_per_user: the same for sessions that serve shares and copies.
         sessions: sessions of all users.
+        spares: processes kept ready for logins to come, about 3 MB each.
         streams: parallel data connections of one transfer.
         unproven: connections that have not logged in.
         unproven_per_address: the same, of one client address.
@@ -108,6 +109,7 @@ class Limits(_Section, frozen=True):
     share_sessions_per_user: Count = 64
     copy_sessions_per_user: Count = 32
     sessions: Count = 2000
+    spares: Annotated[int, msgspec.Meta(ge=0, le=64)] = 4
     streams: Count = 4
     unproven: Count = 256
     unproven_per_address: Count = 64

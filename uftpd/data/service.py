@@ -9,7 +9,6 @@ from pathlib import Path
 
 from uftpd.config.data import DataConfig, checked
 from uftpd.config.toml import ConfigError, HostPort
-from uftpd.data import front
 from uftpd.data.spawner import Spawner
 from uftpd.events import configure
 
@@ -71,6 +70,9 @@ def run(
     os.umask(0o077)
 
     def run_front(current: DataConfig, spawner: socket.socket, front_ready: Callable[[], None]) -> None:
+        # Imported in its own process only: every page the spawner holds makes each fork dearer.
+        from uftpd.data import front
+
         front.run(current, config_path, spawner, ftp, command, front_ready)
 
     return Spawner(config, config_path, run_front, [*ftp, *command], ready).run()

@@ -191,7 +191,7 @@ class Sessions:
     async def _spawn(
         self,
         child_id: str,
-        kind: spawn_messages.Kind,
+        kind: messages.Kind,
         user: str,
         first: SessionSettings | KeyFileRequest,
         *sockets: socket.socket,
@@ -201,15 +201,15 @@ class Sessions:
         mine, theirs = report_pair()
         mine.send(messages.encode(first))
         child = _Child(child_id, user, trio.socket.from_stdlib_socket(mine))
+        self._children[child_id] = child  # first: the spawner's word of its end may come at once
+        self._nursery.start_soon(self._listen, child)
         try:
             await self._tell_spawner(Spawn(id=child_id, kind=kind, user=user), *sockets, theirs)
         except BaseException:
-            mine.close()
+            self._children.pop(child_id, None)
             raise
         finally:
             theirs.close()
-        self._children[child_id] = child
-        self._nursery.start_soon(self._listen, child)
         return child
 
     async def _outcome(self, child: _Child, seconds: float) -> Ready | Failed | KeyFiles:

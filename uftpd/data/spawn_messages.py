@@ -5,13 +5,13 @@ The spawner reads nothing else, and these are small: it never sees a secret, a k
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-MAX_MESSAGE: Final = 8192
+from uftpd.session.messages import Kind
 
-Kind = Literal["session", "user-info"]
+MAX_MESSAGE: Final = 8192
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,8 @@ from uftpd.data.spawn_messages import (
     encode,
 )
 from uftpd.events import EventLog
-from uftpd.session import process as session_process
-from uftpd.session import user_info
+from uftpd.session import child as session_child
+from uftpd.session import messages as session_messages
 from uftpd.session.privileges import UserPolicy
 
 _log = EventLog("spawner")
@@ -53,8 +53,17 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
+class Spare:
+    """A process forked ahead of its job."""
+
+    pid: int
+    pidfd: int
+    channel: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
 class Child:
-    """A process forked for the front."""
+    """A process at work for the front."""
 
     id: str
     user: str
@@ -101,6 +110,7 @@ class Spawner:
         self._listeners = to_close
         self._ready = ready
         self._children: dict[int, Child] = {}  # by pidfd
+        self._spares: deque[Spare] = deque()
         self._front: tuple[int, int] | None = None  # pid, pidfd
         self._front_socket: socket.socket | None = None
         self._front_started = 0.0
@@ -122,13 +132,17 @@ class Spawner:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
         self._poll.register(self._wakeup_read, select.POLLIN)
+        session_child.preload_name_services()
         gc.collect()
         gc.freeze()  # children never touch, and so never copy, what is there now
         self._start_front()
         killed = False
         while self._front is not None or self._children or self._deadline is None:
-            for fd, _ in self._poll.poll(self._timeout()):
+            ready = self._poll.poll(0 if self._wants_spare() else self._timeout())
+            for fd, _ in ready:
                 self._handle(fd)
+            if not ready and self._wants_spare():
+                self._spares.append(self._fork_child())  # only while nobody waits
             now = time.monotonic()
             if self._restart_at is not None and now >= self._restart_at:
                 self._restart_at = None
@@ -162,6 +176,7 @@ class Spawner:
         elif self._deadline is None:
             _log("draining", seconds=self._config.limits.drain_seconds, sessions=len(self._children))
             systemd.notify("STOPPING=1")
+            self._dismiss_spares()
             self._restart_at = None
             self._deadline = time.monotonic() + self._config.limits.drain_seconds + _GRACE_SECONDS
             self._tell_front(DrainAll())
@@ -178,6 +193,7 @@ class Spawner:
             return
         self._config = config
         self._policy = user_policy(config)
+        self._dismiss_spares()  # they know the old policy
         self._tell_front(Reload())
         _log("configuration reloaded")
 
@@ -214,8 +230,10 @@ class Spawner:
         """The front process; never returns."""
         status = 70
         try:
-            for child in self._children.values():
-                os.close(child.pidfd)
+            for fd in [*self._children, *(spare.pidfd for spare in self._spares)]:
+                os.close(fd)
+            for spare in self._spares:
+                spare.channel.close()
             os.close(self._wakeup_read)
             os.close(self._wakeup_write)
             self._run_front(self._config, mine, lambda: os.close(ready_write))
@@ -287,15 +305,29 @@ class Spawner:
             self._tell_front(Exited(id=spawn.id, refused=refused))
             return
         try:
-            pid = self._fork()
+            self._hand_out(spawn, fds)
         except OSError as error:
+            _log("child not started", level="error", session=spawn.id, reason=error.strerror)
             self._tell_front(Exited(id=spawn.id, refused=f"Cannot start a process: {error.strerror}"))
+
+    def _hand_out(self, spawn: Spawn, fds: list[int]) -> None:
+        """Give the job to a spare, or to a process forked for it."""
+        job = session_messages.encode(session_messages.Job(kind=spawn.kind, user=spawn.user))
+        while True:
+            spare = self._spares.popleft() if self._spares else None
+            worker = spare or self._fork_child()
+            with worker.channel:
+                try:
+                    socket.send_fds(worker.channel, [job], fds, socket.MSG_NOSIGNAL)
+                except OSError:
+                    os.close(worker.pidfd)
+                    os.waitpid(worker.pid, 0)
+                    if spare is None:
+                        raise
+                    continue  # this spare has died; another one will do
+            self._children[worker.pidfd] = Child(spawn.id, spawn.user, spawn.kind, worker.pid, worker.pidfd)
+            self._poll.register(worker.pidfd, select.POLLIN)
             return
-        if pid == 0:
-            self._be_child(spawn, fds)
-        pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = Child(spawn.id, spawn.user, spawn.kind, pid, pidfd)
-        self._poll.register(pidfd, select.POLLIN)
 
     def _refuses(self, spawn: Spawn, fds: list[int]) -> str | None:
         if len(fds) != (2 if spawn.kind == "session" else 1):
@@ -313,18 +345,31 @@ class Spawner:
             return f"Too many active sessions for '{spawn.user}' - server limit is {most}"
         return None
 
-    def _be_child(self, spawn: Spawn, fds: list[int]) -> None:
-        """A session or user-info process; never returns."""
+    def _wants_spare(self) -> bool:
+        busy = len(self._children) + len(self._spares)
+        limits = self._config.limits
+        return self._deadline is None and len(self._spares) < min(limits.spares, limits.sessions - busy)
+
+    def _dismiss_spares(self) -> None:
+        while self._spares:
+            spare = self._spares.popleft()
+            spare.channel.close()  # tells it that there is no job
+            os.waitpid(spare.pid, 0)
+            os.close(spare.pidfd)
+
+    def _fork_child(self) -> Spare:
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = self._fork()
+        if pid == 0:
+            self._be_child(theirs.detach())
+        theirs.close()
+        return Spare(pid, os.pidfd_open(pid), mine)
+
+    def _be_child(self, channel: int) -> None:
+        """A spare child; never returns."""
         status = 70
         try:
-            for number in (*_STOP_SIGNALS, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
-            session_process.close_all_but(*fds)
-            sockets = [socket.socket(fileno=fd) for fd in fds]
-            if spawn.kind == "session":
-                session_process.run(sockets[0], sockets[1], spawn.user, self._policy)
-            else:
-                user_info.run(sockets[0], spawn.user, self._policy)
+            session_child.run(channel, self._policy)
             status = 0
         except BaseException:
             status = 71  # the process has told the front what happened

@@ -8,7 +8,7 @@ later session is forked from, never sees what a session is about. End of file me
 from __future__ import annotations
 
 import socket
-from typing import Final, TypeVar
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +17,16 @@ MAX_MESSAGE: Final = 192 * 1024
 
 class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     pass
+
+
+Kind = Literal["session", "user-info"]
+
+
+class Job(_Message, frozen=True):
+    """What a child is for: the spawner's one message to it. Descriptors: control connection (sessions), report."""
+
+    kind: Kind
+    user: str
 
 
 class SessionSettings(_Message, frozen=True):
@@ -132,14 +142,13 @@ class Port(_Message, frozen=True):
 
 ToSession = SessionSettings | KeyFileRequest | Drain | Rate | Port
 
-T = TypeVar("T")
-
 _encoder = msgspec.msgpack.Encoder()
 _from_session: msgspec.msgpack.Decoder[FromSession] = msgspec.msgpack.Decoder(FromSession)
+_job: msgspec.msgpack.Decoder[Job] = msgspec.msgpack.Decoder(Job)
 _to_session: msgspec.msgpack.Decoder[ToSession] = msgspec.msgpack.Decoder(ToSession)
 
 
-def encode(message: FromSession | ToSession) -> bytes:
+def encode(message: FromSession | ToSession | Job) -> bytes:
     """The bytes of a message."""
     return _encoder.encode(message)
 
@@ -160,6 +169,15 @@ def decode_to_session(data: bytes) -> ToSession:
         msgspec.MsgspecError: not in the table.
     """
     return _to_session.decode(data)
+
+
+def decode_job(data: bytes) -> Job:
+    """Read the spawner's message.
+
+    Raises:
+        msgspec.MsgspecError: not a job.
+    """
+    return _job.decode(data)
 
 
 def report_pair() -> tuple[socket.socket, socket.socket]:

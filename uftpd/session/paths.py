@@ -97,6 +97,10 @@ class FileTree:
         """Have the kernel forbid this process all files outside the base; whether it did. Single-threaded only."""
         return self.confined and self.base != b"/" and syscalls.landlock_confine(self._base_fd)
 
+    def close(self) -> None:
+        """Release the descriptor; a session's ends with its process."""
+        os.close(self._base_fd)
+
     def resolve(self, argument: bytes, current: bytes) -> bytes:
         """The path an argument means, seen from the directory `current`.
 

@@ -1,4 +1,4 @@
-"""Life of a session process, from the fork to its end (DESIGN: data node, processes).
+"""A login session, from its settings to its end (DESIGN: data node, processes).
 
 It has two descriptors, the control connection and the report socket. It reads its settings from the latter, becomes
 the user for good, opens the session directory, says `Ready`, and answers the client from then on.
@@ -6,11 +6,8 @@ the user for good, opens the session directory, says `Ready`, and answers the cl
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
-import sys
 import time
 import traceback
 from collections import deque
@@ -57,8 +54,8 @@ class Reporter:
         self._dropped = 0 if sent else self._dropped + 1
 
 
-def run(control: socket.socket, report: socket.socket, user: str, policy: UserPolicy) -> None:
-    """Be the session process. The caller has closed every other descriptor.
+async def run(control: socket.socket, report: socket.socket, user: str, policy: UserPolicy) -> None:
+    """Be the session. Until the user is settled nothing else runs in this process, so what blocks may block.
 
     Args:
         control: the control connection, whose password has been checked.
@@ -66,7 +63,6 @@ def run(control: socket.socket, report: socket.socket, user: str, policy: UserPo
         user: the account, as the spawner was told and has checked it against its limits.
         policy: whom this node serves.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent, which drains
     reporter = Reporter(report)
     try:
         settings = messages.decode_to_session(report.recv(messages.MAX_MESSAGE))
@@ -87,7 +83,7 @@ def run(control: socket.socket, report: socket.socket, user: str, policy: UserPo
     try:
         # The control connection has an empty send buffer: this cannot block.
         control.send(_LOGGED_IN.encode())
-        trio.run(_serve, settings, tree, start, control, report, reporter)
+        await serve(settings, tree, start, control, report, reporter)
     except OSError:
         pass  # the client is gone already
     except BaseException:
@@ -124,7 +120,7 @@ def _forms(home: bytes) -> set[bytes]:
     return {home.rstrip(b"/"), os.path.realpath(home).rstrip(b"/")}
 
 
-async def _serve(
+async def serve(
     settings: SessionSettings,
     tree: FileTree,
     start: bytes,
@@ -132,6 +128,7 @@ async def _serve(
     report: socket.socket,
     reporter: Reporter,
 ) -> None:
+    """Serve the client on `control` until the session ends."""
     control.setblocking(False)
     connection = trio.socket.from_stdlib_socket(control)
     async with trio.open_nursery() as nursery:
@@ -249,16 +246,3 @@ class _PortWait:
         self.arrived = trio.Event()
         self.port = 0
         self.abandoned = False
-
-
-def close_all_but(*keep: int) -> None:
-    """Close every descriptor except 0, 1, 2 and those given; the first three become /dev/null."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    previous = 2
-    for fd in sorted({*keep, os.sysconf("SC_OPEN_MAX")}):
-        with contextlib.suppress(OSError):
-            os.closerange(previous + 1, fd)
-        previous = fd
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
