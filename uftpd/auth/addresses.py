@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 -- for host names; once privileges are dropped it may be out of reach
 import ipaddress
 from collections.abc import Iterable, Sequence
 

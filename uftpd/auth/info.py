@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-import uftp
+from uftp._version import __version__
 from uftpd.auth.attributes.base import Entitlements
 from uftpd.auth.errors import RequestError
 from uftpd.auth.identity.base import Identity
@@ -135,7 +135,7 @@ def _own(registry: NodeRegistry, facts: ServerFacts, known: bool) -> JsonObject:
     if not known:
         return own
     own |= {
-        "version": uftp.__version__,
+        "version": __version__,
         "trustedCAs": list(facts.trusted_authorities),
         "trustedSAMLIssuers": [],
         "externalConnections": {

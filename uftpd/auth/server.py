@@ -150,6 +150,7 @@ class _HttpConfig(HttpConfig):
         self.graceful_timeout = limits.drain_seconds
         self.shutdown_timeout = limits.drain_seconds
         logger = logging.getLogger("uftpd.http")
+        logger.setLevel(logging.WARNING)
         self.errorlog = logger
         self.accesslog = None
         self.loglevel = "WARNING"

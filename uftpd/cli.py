@@ -1,0 +1,188 @@
+"""The command `uftpd`: starts servers, checks their configuration, makes lines for password files.
+
+Servers are imported only when they are started, so that `uftpd --help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from uftp._version import __version__
+from uftpd.config.toml import ConfigError, PortRange
+
+EXIT_FAILED = 1  # a server ended with an error
+EXIT_CONFIG = 2  # wrong usage or configuration; also click's code for usage errors
+EXIT_INTERRUPTED = 130
+
+_EXISTING = click.Path(path_type=Path)
+_PORT = click.IntRange(0, 65535)
+
+
+def main() -> None:
+    """Entry point: every error is one line on standard error."""
+    try:
+        code = cli.main(prog_name="uftpd", standalone_mode=False)
+    except click.ClickException as error:
+        code = _complain(error.format_message(), error.exit_code)
+    except click.Abort:
+        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except ConfigError as error:
+        code = _complain(str(error), EXIT_CONFIG)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str, code: int) -> int:
+    click.echo(f"uftpd: {' '.join(text.split())}", err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="uftpd", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Servers for UFTP: fast, safe transfer of research data."""
+
+
+@cli.group(invoke_without_command=True)
+@click.option("--config", type=_EXISTING, help="Configuration file of the auth server.")
+@click.pass_context
+def auth(context: click.Context, config: Path | None) -> int:
+    """Run the auth server, or prepare its files."""
+    if context.invoked_subcommand is not None:
+        return 0
+    if config is None:
+        raise click.UsageError("--config FILE is needed to run the auth server")
+    from uftpd.auth import server
+    from uftpd.config.auth import AuthConfig, checked
+    from uftpd.config.toml import load
+
+    return server.run(checked(load(config, AuthConfig), config))
+
+
+@auth.command("hash-password")
+@click.argument("name")
+@click.argument("dn")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read the password from the first line of standard input.")
+def hash_password(name: str, dn: str, from_stdin: bool) -> int:
+    """Print a line for a password file.
+
+    NAME is the login name, DN the person, such as "CN=Demo User,O=UNICORE,C=EU". The password is asked for.
+    """
+    from uftpd.auth.identity.password_file import password_line
+
+    if from_stdin or not sys.stdin.isatty():
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    if not password:
+        raise click.UsageError("the password is empty")
+    try:
+        click.echo(password_line(name, password, dn))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return 0
+
+
+@cli.command()
+@click.option("--config", type=_EXISTING, required=True, help="Configuration file of the data node.")
+def data(config: Path) -> int:
+    """Run a data node."""
+    from uftpd.config.data import DataConfig, checked
+    from uftpd.config.toml import load
+    from uftpd.data import service
+
+    return service.run(checked(load(config, DataConfig), config), config_path=config)
+
+
+@cli.command("check-config")
+@click.argument("files", nargs=-1, required=True, type=_EXISTING)
+def check_config(files: tuple[Path, ...]) -> int:
+    """Check configuration files, of auth servers and data nodes alike."""
+    from uftpd.check import check_file
+
+    code = 0
+    for file in files:
+        problems = check_file(file)
+        if not problems:
+            click.echo(f"{file}: ok")
+        for problem in problems:
+            code = _complain(problem, EXIT_CONFIG)
+    return code
+
+
+@cli.command()
+@click.option("--state", type=_EXISTING, metavar="DIR", help="Directory for everything that is kept.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDR", help="Address to listen on.")
+@click.option("--auth-port", type=_PORT, default=9000, show_default=True, metavar="N", help="0 picks a free port.")
+@click.option("--ftp-port", type=_PORT, default=64434, show_default=True, metavar="N", help="0 picks a free port.")
+@click.option("--command-port", type=_PORT, default=64435, show_default=True, metavar="N", help="0 picks a free port.")
+@click.option("--port-range", metavar="LO:HI", help="Ports of data connections.  [default: any]")
+@click.option("--node", "nodes", multiple=True, metavar="NAME", help="A data node; may be repeated.  [default: TEST]")
+@click.option(
+    "--user",
+    "users",
+    multiple=True,
+    metavar="NAME:PASSWORD",
+    help="An account; may be repeated. NAME:@FILE keeps the password out of the list of processes.  "
+    "[default: one with a random password]",
+)
+@click.option("--map", "mapping", multiple=True, metavar="NAME:UNIXUSER", help="Which local account NAME may use.")
+@click.option(
+    "--service-user", default="nobody", show_default=True, metavar="NAME", help="As root: for what needs no rights."
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+@click.option("--ready-json", is_flag=True, help="Print one line of JSON when everything serves.")
+def standalone(
+    state: Path | None,
+    host: str,
+    auth_port: int,
+    ftp_port: int,
+    command_port: int,
+    port_range: str | None,
+    nodes: tuple[str, ...],
+    users: tuple[str, ...],
+    mapping: tuple[str, ...],
+    service_user: str,
+    log_level: str,
+    ready_json: bool,
+) -> int:
+    """Run auth server and data nodes together, with nothing to set up.
+
+    Certificates, accounts and logs are kept in one directory. Ctrl-C ends everything.
+    """
+    from uftpd.standalone import options
+
+    try:
+        ports = PortRange.parse(port_range) if port_range else None
+    except ValueError as error:
+        raise click.UsageError(f"--port-range: {error}") from None
+    logins = tuple(options.parse_user(user) for user in users)
+    if len({login.name for login in logins}) != len(logins):
+        raise click.UsageError("--user: names must differ")
+    chosen = options.StandaloneOptions(
+        state=state or options.default_state(),
+        host=host,
+        auth_port=auth_port,
+        ftp_port=ftp_port,
+        command_port=command_port,
+        port_range=ports,
+        nodes=options.parse_nodes(nodes),
+        users=logins,
+        mapping=options.parse_mapping(mapping, logins),
+        service_user=service_user,
+        ready_json=ready_json,
+        log_level=log_level,
+    )
+    from uftpd.standalone.run import run_standalone
+    from uftpd.standalone.supervisor import StartFailed
+
+    try:
+        return run_standalone(chosen)
+    except StartFailed as error:
+        return _complain(f"{error}; the log is {chosen.state / 'uftpd.log'}", EXIT_FAILED)

@@ -1,0 +1,311 @@
+"""The state directory of `uftpd standalone`: everything it keeps, and nothing outside it.
+
+STATE/            0700 (as root 0711: the CA certificate is for everybody, all else lies in closed directories)
+  lock            held while the servers run
+  ca.pem          for clients
+  account         name and password of an account that was made up, 0600
+  uftpd.log       the log of all processes
+  private/        the authority's key
+  auth/           the auth server: configuration, certificate, password file, map file
+  nodes/NAME/     a data node: configuration, certificate, list of admitted auth servers
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import secrets
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uftp.protocol.dn import Attribute, Name, canonical, format_name
+from uftpd.config.toml import ConfigError, HostPort
+from uftpd.files import write_private
+from uftpd.standalone.options import StandaloneOptions
+
+MAX_LOG_BYTES = 16 * 1024 * 1024
+DRAIN_SECONDS = 5  # Ctrl-C should not take long; transfers of our own client resume
+
+_PASSWORD_CHARACTERS = 20
+_ALPHABET = string.ascii_letters + string.digits
+_COMMON_NAME, _ORGANISATION = "2.5.4.3", "2.5.4.10"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUser:
+    """Whom the auth server runs as when started by root."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def find_service_user(name: str) -> ServiceUser | None:
+    """The account; None if we are not root, and nothing is dropped.
+
+    Raises:
+        ConfigError: there is no such account, or it is root.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise ConfigError(f"--service-user: there is no local account '{name}'") from None
+    if entry.pw_uid == 0:
+        raise ConfigError("--service-user: must not be root")
+    return ServiceUser(name, entry.pw_uid, entry.pw_gid)
+
+
+class StateDirectory:
+    """The directory, made if need be, and locked until this process ends."""
+
+    def __init__(self, path: Path, service: ServiceUser | None) -> None:
+        """Open and lock the directory.
+
+        Raises:
+            ConfigError: it is not ours, cannot be made, or another standalone server uses it.
+        """
+        self.path = path.absolute()
+        self._service = service
+        self._lock = -1
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_owner()
+            os.chmod(self.path, 0o700 if service is None else 0o711)
+            self._take_lock()
+            self._make("private")
+            self._make("auth", readable=True)
+            self._make("nodes", readable=True)
+        except OSError as error:
+            raise ConfigError(f"{error.filename or self.path}: {error.strerror}") from error
+
+    def _check_owner(self) -> None:
+        status = self.path.stat()
+        if status.st_uid != os.geteuid():
+            raise ConfigError(f"{self.path}: belongs to somebody else; name another directory with --state")
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._lock)
+            raise ConfigError(
+                f"{self.path}: in use by process {pid or 'unknown'}; stop it, or name another directory with --state"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+
+    def release_in_child(self) -> None:
+        """Children do not hold the lock."""
+        os.close(self._lock)
+
+    def _make(self, name: str, *, readable: bool = False) -> Path:
+        """A directory below; `readable` ones can be read by the service user, too."""
+        path = self.path / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        if self._service is not None and readable:
+            os.chown(path, 0, self._service.gid)
+            os.chmod(path, 0o750)  # noqa: S103 -- for that group, which is the service user's
+        return path
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file that the service user may read, and nobody else."""
+        write_private(path, data, mode=0o600 if self._service is None else 0o640)
+        if self._service is not None:
+            os.chown(path, 0, self._service.gid)
+
+    def open_log(self) -> int:
+        """A descriptor to append to the log; a large old one is kept aside."""
+        path = self.path / "uftpd.log"
+        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+            path.rename(path.with_suffix(".log.1"))
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    @property
+    def log_path(self) -> Path:
+        """Where `open_log` writes."""
+        return self.path / "uftpd.log"
+
+    @property
+    def ca_path(self) -> Path:
+        """The CA certificate for clients."""
+        return self.path / "ca.pem"
+
+    @property
+    def account_path(self) -> Path:
+        """Names and passwords that were made up."""
+        return self.path / "account"
+
+    # -- accounts -----------------------------------------------------------------------------------------------------
+
+    def made_up_passwords(self, names: Sequence[str]) -> tuple[dict[str, str], bool]:
+        """Random passwords, kept for the next start.
+
+        Returns:
+            Passwords by name, and whether any of them is new.
+        """
+        kept: dict[str, str] = {}
+        if self.account_path.exists():
+            os.chmod(self.account_path, 0o600)
+            for line in self.account_path.read_text().splitlines():
+                name, _, password = line.rpartition(":")
+                kept[name] = password
+        missing = [name for name in names if not kept.get(name)]
+        for name in missing:
+            kept[name] = "".join(secrets.choice(_ALPHABET) for _ in range(_PASSWORD_CHARACTERS))
+        if missing:
+            text = "".join(f"{name}:{password}\n" for name, password in kept.items())
+            write_private(self.account_path, text.encode())
+        return {name: kept[name] for name in names}, bool(missing)
+
+    def write_accounts(self, passwords: Mapping[str, str], mapping: Mapping[str, str]) -> None:
+        """The password file and the map file of the auth server.
+
+        Raises:
+            ConfigError: a name cannot stand in a password file.
+        """
+        from uftpd.auth.identity.password_file import password_line
+
+        try:
+            lines = [password_line(name, password, _dn(name)) + "\n" for name, password in passwords.items()]
+        except ValueError as error:
+            raise ConfigError(f"--user: {error}") from None
+        self.write(self.path / "auth/passwords", "".join(lines).encode())
+        entries = {
+            canonical(_dn(name)): {"role": "user", "xlogin": account}
+            for name, account in mapping.items()
+            if name in passwords
+        }
+        self.write(self.path / "auth/map.json", json.dumps(entries, indent=2).encode())
+
+    # -- servers ------------------------------------------------------------------------------------------------------
+
+    def prepare(
+        self, options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, tuple[HostPort, HostPort]]
+    ) -> None:
+        """Certificates and configuration files of all servers.
+
+        Args:
+            options: what was asked for.
+            auth: address of the auth server.
+            nodes: FTP address and command port of each data node.
+
+        Raises:
+            ConfigError: something cannot be written, or does not fit together.
+        """
+        try:
+            self._prepare(options, auth, nodes)
+        except OSError as error:
+            raise ConfigError(f"{error.filename or self.path}: {error.strerror}") from error
+
+    def _prepare(
+        self, options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, tuple[HostPort, HostPort]]
+    ) -> None:
+        from uftpd.pki import Authority
+
+        authority = Authority(self.path / "private")
+        ca = authority.certificate_path.read_bytes()
+        write_private(self.ca_path, ca, mode=0o644)
+        hosts = [options.public_host, "localhost", "127.0.0.1", "::1"]
+        directory = self.path / "auth"
+        pair = authority.ensure(directory, "auth", "uftpd auth", hosts)
+        self.write(directory / "ca.pem", ca)
+        self.write(directory / "auth.toml", _auth_toml(options, auth, nodes).encode())
+        for name, (ftp, command) in nodes.items():
+            place = self._make(f"nodes/{name}", readable=True)
+            authority.ensure(place, "node", f"uftpd data {name}", hosts)
+            self.write(place / "ca.pem", ca)
+            self.write(place / "acl", f"# auth servers that may use the command port\n{pair.subject}\n".encode())
+            self.write(place / "data.toml", _data_toml(options, ftp, command).encode())
+
+    @property
+    def auth_config_path(self) -> Path:
+        """The auth server's configuration file."""
+        return self.path / "auth/auth.toml"
+
+    def node_config_path(self, name: str) -> Path:
+        """A data node's configuration file."""
+        return self.path / "nodes" / name / "data.toml"
+
+
+def _dn(name: str) -> str:
+    attributes = (Attribute(_COMMON_NAME, name), Attribute(_ORGANISATION, "UFTP standalone"))
+    return format_name(Name(tuple((attribute,) for attribute in attributes)))
+
+
+def _auth_toml(options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, tuple[HostPort, HostPort]]) -> str:
+    tables = "".join(
+        f"\n[nodes.{_text(name)}]\n"
+        f"description = {_text(f'Data node {name} of a standalone server')}\n"
+        f"[[nodes.{_text(name)}.instances]]\n"
+        f"host = {_text(options.public_host)}\n"
+        f"command = {_text(str(command))}\n"
+        for name, (_, command) in nodes.items()
+    )
+    return f"""# Written at every start of uftpd standalone; changes are lost.
+[server]
+listen = [{_text(str(auth))}]
+certificate = "auth.pem"
+key = "auth.key"
+site_name = "standalone"
+
+[login]
+password_file = "passwords"
+
+[attributes]
+map_file = "map.json"
+
+[command_port]
+ca = "ca.pem"
+
+[limits]
+drain_seconds = {DRAIN_SECONDS}
+
+[log]
+level = {_text(options.log_level)}
+{tables}"""
+
+
+def _data_toml(options: StandaloneOptions, ftp: HostPort, command: HostPort) -> str:
+    port_range = f"port_range = {_text(str(options.port_range))}\n" if options.port_range else ""
+    lowest = _lowest_uid(options.mapping)
+    allow = ", ".join(_text(account) for account in sorted(set(options.mapping.values())))
+    return f"""# Written at every start of uftpd standalone; changes are lost.
+[ftp]
+listen = [{_text(str(ftp))}]
+{port_range}
+[command_port]
+listen = {_text(str(command))}
+certificate = "node.pem"
+key = "node.key"
+ca = "ca.pem"
+acl = "acl"
+
+[users]
+lowest_uid = {lowest}
+allow = [{allow}]
+service_user = {_text(options.service_user)}
+
+[limits]
+drain_seconds = {DRAIN_SECONDS}
+
+[log]
+level = {_text(options.log_level)}
+"""
+
+
+def _lowest_uid(mapping: Mapping[str, str]) -> int:
+    """The usual bound, or below it what was asked for by name."""
+    return max(1, min([500, *(pwd.getpwnam(account).pw_uid for account in mapping.values())]))
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; JSON's form is one for text without control characters."""
+    return json.dumps(value, ensure_ascii=False)
