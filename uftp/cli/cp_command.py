@@ -1,0 +1,151 @@
+"""`uftp cp`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from uftp.cli.output import human_size, print_json
+from uftp.cli.runner import one_line, print_error, run_async
+from uftp.cli.settings import Settings, common_options
+from uftp.client.url import is_url, parse_url
+from uftp.errors import UsageError
+
+if TYPE_CHECKING:
+    from uftp.transfer.options import CopyOptions
+    from uftp.transfer.results import CopyState, CopySummary, FileResult
+
+_LATER = {
+    "encrypt": "-E: encrypted transfers come with the encrypted mode, which this version does not have yet",
+    "compress": "-C: compressed transfers come with the encrypted mode, which this version does not have yet",
+    "resume": "-R: resuming is not available yet; without it the file is copied from its beginning",
+    "archive": "-a: unpacking archives on the server is not available yet",
+}
+
+
+@click.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.argument("target", metavar="TARGET")
+@click.option("-r", "--recurse", "--recursive", "recursive", is_flag=True, help="Directories with all that is in them.")
+@click.option("-p", "--preserve", is_flag=True, help="Keep times and permission bits.")
+@click.option("-t", "--threads", type=click.IntRange(1, 64), help="Sessions at once; automatic if not given.")
+@click.option("-T", "--split-threshold", metavar="SIZE", help="Split files from this size on, as 512m.")
+@click.option("-B", "--bytes", "byte_range", metavar="FIRST-LAST[-p]", help="Only these bytes; see below.")
+@click.option("-n", "--streams", type=click.IntRange(1, 64), default=1, help="Data streams a session; 1 is used.")
+@click.option("-D", "--show-performance", is_flag=True, help="Show the rate of each file, and of all, at the end.")
+@click.option("-E", "--encrypt", is_flag=True, help="Encrypt data connections (not available yet).")
+@click.option("-C", "--compress", is_flag=True, help="Compress data (not available yet).")
+@click.option("-R", "--resume", is_flag=True, help="Go on with partial files (not available yet).")
+@click.option("-a", "--archive", is_flag=True, help="Unpack an archive on the server (not available yet).")
+@common_options
+def command(
+    settings: Settings,
+    sources: Sequence[str],
+    target: str,
+    recursive: bool,
+    preserve: bool,
+    threads: int | None,
+    split_threshold: str | None,
+    byte_range: str | None,
+    streams: int,
+    show_performance: bool,
+    **later: bool,
+) -> None:
+    """Copy files to a server, or from one. One side is local, the other one URLs of one server.
+
+    A target that is a directory, or ends with a slash, gets each source under its own name. A source directory with
+    a slash at its end means what is in it. `-` is standard input or output.
+
+    No file ever has its name before all of it is there. A failed file is named, and the others go on. Large files
+    are split into ranges that several sessions carry at once.
+
+    -B 0-1023 copies these bytes only (both ends included; sizes may have k, m, g behind them). With -p behind, as
+    0-1023-p, they are written at the same place of the target, and the rest of it stays as it is.
+
+    With --json each line is one object: for each file {"type": "file", "source", "target", "bytes", "seconds", "ok"},
+    with "error" and "exit_code" if it failed; at the end {"type": "summary", "files", "failed", "bytes", "seconds"}.
+
+    \b
+    Examples:
+      uftp cp results.tar https://auth.example.org:9000/rest/auth/CLUSTER:/data/
+      uftp cp -r 'https://auth.example.org:9000/rest/auth/CLUSTER:/data/run*' .
+      tar c work | uftp cp - https://auth.example.org:9000/rest/auth/CLUSTER:backup.tar
+    """
+    for name, reason in _LATER.items():
+        if later[name]:
+            raise UsageError(reason)
+    from uftp.transfer.options import CopyOptions, parse_byte_range, parse_size
+
+    options = CopyOptions(
+        recursive=recursive,
+        preserve=preserve,
+        threads=threads,
+        split_threshold=parse_size(split_threshold) if split_threshold else None,
+        byte_range=parse_byte_range(byte_range) if byte_range else None,
+    )
+    if streams > 1 and settings.verbose:
+        click.echo("uftp: one stream a session is used; -t gives several sessions", err=True)
+    summary = _copy(settings, sources, target, options, show_performance)
+    if settings.json:
+        print_json(summary.to_json())
+    elif show_performance or (sys.stderr.isatty() and not settings.quiet and target != "-"):
+        click.echo(_describe(summary), err=True)
+    summary.raise_for_failures()
+
+
+def _copy(
+    settings: Settings, sources: Sequence[str], target: str, options: CopyOptions, show_performance: bool
+) -> CopySummary:
+    from uftp.cli.progress import showing_progress
+    from uftp.transfer.copy import copy_files
+    from uftp.transfer.results import CopyState
+
+    several = False
+
+    def on_result(result: FileResult) -> None:
+        nonlocal several
+        several = several or state.files_found > 1 or state.files_done + state.files_failed > 1
+        if settings.json:
+            print_json(result.to_json())
+        if result.error is not None:
+            # A single failure is printed once, at the end.
+            pending.append(result)
+            if several:
+                for one in pending:
+                    if one.error is not None:
+                        print_error(settings, one.error)
+                pending.clear()
+        elif (settings.verbose or show_performance) and not settings.json:
+            rate = human_size(result.bytes / result.seconds) if result.seconds else "-"
+            line = f"{result.source} -> {result.target} [{result.bytes} bytes] [{rate}/s]"
+            click.echo(one_line(line), err=True)
+
+    def on_note(text: str) -> None:
+        if not settings.quiet:
+            click.echo(one_line(f"uftp: {text}"), err=True)
+
+    pending: list[FileResult] = []
+    state: CopyState = CopyState(on_result=on_result, on_note=on_note)
+    remote = target if is_url(target) else next((source for source in sources if is_url(source)), None)
+    if remote is None:
+        raise UsageError(f"{target}: neither source nor target is a URL; one of them must be on a server")
+    access = settings.access(parse_url(remote))
+
+    async def run() -> CopySummary:
+        async with showing_progress(settings, state, enabled=target != "-"):
+            return await copy_files(sources, target, access=access, options=options, state=state)
+
+    summary = run_async(settings, run)
+    if len(pending) == 1 and summary.files:
+        print_error(settings, pending[0].error or UsageError(""))
+    return summary
+
+
+def _describe(summary: CopySummary) -> str:
+    rate = human_size(summary.bytes / summary.seconds) if summary.seconds else "-"
+    files = f"{summary.files} file{'' if summary.files == 1 else 's'}"
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    return f"{files}{failed}, {human_size(summary.bytes)} in {summary.seconds:.1f} s ({rate}/s)"
