@@ -162,7 +162,7 @@ def _decimal(text: bytes) -> int:
 def _octal(text: bytes | None) -> int | None:
     if text is None:
         return None
-    if not re.fullmatch(rb"[0-7]{1,7}", text):
+    if not re.fullmatch(rb"(?:0o)?[0-7]{1,7}", text):  # pyftpdlib writes modes as Python does, 0o644
         raise ProtocolError(f"no mode: {text[:40]!r}")
     return int(text, 8)
 
