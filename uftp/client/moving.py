@@ -254,6 +254,9 @@ async def store(
             prelude = [RESET_COMMAND.encode()]
         if length is not None:
             prelude.append(b"ALLO %d" % length)
+    if offset == 0 and not dialect.has_ranges:
+        # REST 0 is no REST: the file would be cut.
+        raise Refused(f"{printable(path)}: this server cannot write into the beginning of a file")
     if append and dialect.kind == "upstream":
         raise Refused(f"{printable(path)}: this server cannot append")
     line = (b"APPE " if append else b"STOR ") + session.wire(path)

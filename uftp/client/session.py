@@ -218,10 +218,13 @@ class FTPSession:
                 if facts:
                     await self._expect(f"MFF {facts} ".encode() + self.wire(path), (213,), path, "set time and mode")
                 return
-            if permissions is not None:
-                await self._set_mode(path, permissions)
-            if mtime_ns is not None:
-                await self._set_time(path, mtime_ns)
+            try:
+                if permissions is not None:
+                    await self._set_mode(path, permissions)
+            finally:
+                # A server that sets no modes may set times.
+                if mtime_ns is not None and self.usable:
+                    await self._set_time(path, mtime_ns)
 
     async def _set_time(self, path: bytes, mtime_ns: int) -> None:
         # vsftpd and others without MFMT take the time as an argument of MDTM.

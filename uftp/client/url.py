@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import unquote
 
+from uftp.client.wording import printable
 from uftp.errors import UsageError
 from uftp.protocol.names import pct_decode
 
@@ -70,7 +71,10 @@ class RemoteUrl:
 
         Wildcards, `%`, control characters and bytes that are not UTF-8 stand as %XX.
         """
-        text = _quote(self.path if path is None else path)
+        if path is None and self.pattern is not None:
+            text = printable(self.pattern)
+        else:
+            text = _quote(self.path if path is None else path)
         if self.kind == "ftp":
             return f"{self.service}{text}" if text.startswith("/") else f"{self.service}/~/{text}"
         return f"{self.service}:{text}"

@@ -144,7 +144,7 @@ async def find_roots(
                 else:
                     entries = [RemoteEntry(url.path, b"", await session.stat(url.path))]
         except UFTPError as error:
-            if len(urls) == 1:
+            if len(urls) == 1 or pool.failed:
                 raise
             state.files_found += 1
             state.record(FileResult(source=url.display(), target="", error=error))

@@ -57,6 +57,11 @@ class SessionPool:
         """Sessions open or being opened."""
         return self._count
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is no session and none can be had."""
+        return self._fatal is not None
+
     def allow(self, limit: int) -> None:
         """Let the pool grow to `limit` sessions, unless the server has refused one already."""
         if not self._refused and limit > self._limit:

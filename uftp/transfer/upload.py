@@ -136,11 +136,21 @@ class Upload(FileTask):
         send = self._from.sender(self._first + piece.offset, length)
         if self._in_place:
             if length != 0:
-                await session.store(self._remote, send, offset=self._first + piece.offset, length=length, meter=meter)
+                offset = await self._place_in_target(session, self._first + piece.offset, length)
+                await session.store(self._remote, send, offset=offset, length=length, meter=meter)
             return
         offset = piece.offset if self.pieces > 1 else None
         self._stored = True
         await session.store(self._part or self._remote, send, offset=offset, length=length, meter=meter)
+
+    async def _place_in_target(self, session: FTPSession, offset: int, length: int | None) -> int | None:
+        """The offset to store at; None where replacing the whole file comes to the same, and the server needs it."""
+        if offset or self._dialect.has_ranges:
+            return offset
+        there = await session.stat_or_none(self._remote)
+        if there is None or there.size == 0 or (length is not None and there.size <= length):
+            return None
+        return offset
 
     async def finish(self, session: FTPSession) -> None:
         if self._device:
