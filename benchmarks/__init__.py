@@ -4,5 +4,6 @@ throughput   one large file down and up, through several clients and servers
 logins       logins a second, one after the other and many at once
 measure      runs commands and reads what they cost
 peers        starts servers on loopback, with free ports and a directory of their own
+reaper       keeps the account of a server's processes complete
 bare         the least a transfer can be: a sendfile loop and a receive loop
 """

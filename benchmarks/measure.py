@@ -3,6 +3,7 @@
 The processor time of a client is what wait4 says of the ended process: its own and that of the children it waited
 for. That of a server is read from /proc/<pid>/stat of every process in its tree, before and after: the process's own
 time and that of its ended children which it waited for, so a session process counts whether it has ended or not.
+The root of the tree is `benchmarks.reaper`, which waits for those that a server leaves behind.
 Its resolution is a clock tick (10 ms), and work the kernel does in soft interrupts is charged to whoever runs then.
 """
 

@@ -131,7 +131,8 @@ def account(name: str | None = None) -> pwd.struct_passwd:
 
 @contextlib.contextmanager
 def _running(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(argv, text=True, stderr=subprocess.DEVNULL, **options) as process:
+    reaped = [sys.executable, "-m", "benchmarks.reaper", *argv]
+    with subprocess.Popen(reaped, text=True, stderr=subprocess.DEVNULL, **options) as process:
         try:
             yield process
         finally:
@@ -212,7 +213,7 @@ def standalone(scratch: Path, user: pwd.struct_passwd) -> Iterator[Server]:
         # --ready-json is the machine's only line; what else comes must not fill the pipe.
         (name, address), *_ = ready["nodes"].items()
         port = int(address.rpartition(":")[2])
-        yield Server(ready["pid"], port, f"{ready['auth']}/{name}", ready["ca"])
+        yield Server(process.pid, port, f"{ready['auth']}/{name}", ready["ca"])
 
 
 @contextlib.contextmanager

@@ -179,13 +179,13 @@ def _measure(subjects: list[Subject], place: Place, repeat: int) -> None:
         if turn < 0:
             for subject in subjects:
                 subject.costs.clear()
-        print(f"\rround {turn + 1} of {repeat}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        print(f"round {turn + 1} of {repeat}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
 class _Row:
     whole: float  # MiB a second of the whole command
+    best: float  # the same, of the fastest run
     start: float  # seconds
     moving: float  # MiB a second without start-up
     client_cpu: float  # seconds a GiB, without start-up
@@ -201,12 +201,12 @@ def _row(subject: Subject, direction: str, size: int) -> _Row | None:
     def cpu(side: Callable[[Cost], float]) -> float:
         return max(0.0, median(map(side, large)) - median(map(side, byte))) / (size / 1024 / MIB)
 
-    return _Row(size / MIB / wall, start, size / MIB / max(wall - start, 1e-9),
+    return _Row(size / MIB / wall, size / MIB / min(c.wall for c in large), start, size / MIB / max(wall - start, 1e-9),
                 cpu(lambda c: c.client_cpu), cpu(lambda c: c.server_cpu))  # fmt: skip
 
 
 def _report(subjects: list[Subject], size: int) -> None:
-    head = ("client, server", "MiB/s", "ratio", "start-up s", "MiB/s moving", "ratio", "client CPU s/GiB",
+    head = ("client, server", "MiB/s", "ratio", "best", "start-up s", "MiB/s moving", "ratio", "client CPU s/GiB",
             "server CPU s/GiB")  # fmt: skip
     for direction, title in DIRECTIONS.items():
         rows = {subject.name: _row(subject, direction, size) for subject in subjects}
@@ -219,6 +219,7 @@ def _report(subjects: list[Subject], size: int) -> None:
                     name,
                     f"{row.whole:.0f}",
                     f"{row.whole / reference.whole:.2f}" if reference else "-",
+                    f"{row.best:.0f}",
                     f"{row.start:.3f}",
                     f"{row.moving:.0f}",
                     f"{row.moving / reference.moving:.2f}" if reference else "-",
@@ -229,7 +230,7 @@ def _report(subjects: list[Subject], size: int) -> None:
                 if row
             ],
         )
-    print(f"\nratio: to {REFERENCE}, in the same column before")
+    print(f"\nratio: to {REFERENCE}, of the column before")
 
 
 def _directory(size: int) -> str:
