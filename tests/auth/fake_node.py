@@ -54,13 +54,13 @@ class FakeNode:
     async def _answer(self, stream: trio.abc.Stream) -> None:
         reader = RequestReader()
         fields = None
+        while self.silent and await stream.receive_some(4096):
+            pass
         while fields is None:
             data = await stream.receive_some(4096)
             if not data or self.closed:
                 return
             fields = reader.receive_data(bytes(data))
-        if self.silent:
-            await trio.sleep_forever()
         self.fields.append(dict(fields))
         await stream.send_all(self._reply(fields))
 

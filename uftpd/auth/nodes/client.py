@@ -90,10 +90,10 @@ class CommandPort:
         try:
             await stream.do_handshake()
             _check_subject(stream, instance)
-        except trio.BrokenResourceError as error:
-            raise NodeUnreachable(f"{address}: {_reason(error)}") from error
-        except BaseException:
+        except BaseException as error:
             await trio.aclose_forcefully(stream)
+            if isinstance(error, trio.BrokenResourceError):
+                raise NodeUnreachable(f"{address}: {_reason(error)}") from error
             raise
         return stream
 
@@ -153,6 +153,8 @@ async def _read_all(stream: trio.abc.Stream) -> bytes:
 def _reason(error: BaseException) -> str:
     """The innermost known reason; trio wraps those of TLS and sockets."""
     cause = error.__cause__ or error.__context__
+    while isinstance(cause, BaseExceptionGroup):  # several addresses were tried; one reason will do
+        cause = cause.exceptions[0]
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
