@@ -133,6 +133,7 @@ class Spawner:
         signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
         self._poll.register(self._wakeup_read, select.POLLIN)
         session_child.preload_name_services()
+        session_child.rehearse()
         gc.collect()
         gc.freeze()  # children never touch, and so never copy, what is there now
         self._start_front()

@@ -1,8 +1,8 @@
 """Life of a child of the spawner, from the fork to its job: a login session, or a read of key files.
 
-Children are forked ahead of their jobs, since a fork costs more than all the rest of a login. A spare one rehearses a
-session with itself, so that the pages a session touches are copied and the code is warm, and waits for its job, still
-with the spawner's rights but with no descriptor other than the channel to it.
+Children are forked ahead of their jobs, since a fork costs as much as all the rest of a login. A spare one waits for
+its job, still with the spawner's rights but with no descriptor other than the channel to it. The spawner rehearses a
+session before it forks at all, so that children start with warm code and write to few of the pages they share.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ def run(channel: int, policy: UserPolicy) -> None:
 
 
 async def _main(channel: socket.socket, policy: UserPolicy) -> None:
-    with contextlib.suppress(OSError, KeyError):
-        await _rehearse()
     data, fds, _, _ = socket.recv_fds(channel, _MAX_JOB, 2)
     channel.close()
     if not data:
@@ -55,10 +53,19 @@ async def _main(channel: socket.socket, policy: UserPolicy) -> None:
         user_info.run(sockets[0], job.user, policy)
 
 
-async def _rehearse() -> None:
-    """A session about nothing: no thread is started, no file opened, and nobody hears of it."""
+def rehearse(times: int = 16) -> None:
+    """Run sessions about nothing: no thread is started, no file opened, and nobody hears of it.
+
+    The interpreter adapts code to what it meets in the first dozen runs, by writing to it; what is written here is
+    not written in every child again.
+    """
     pwd.getpwnam("root")  # in the local files everywhere, so no directory service is asked
     grp.getgrgid(0)
+    for _ in range(times):
+        trio.run(_rehearse)
+
+
+async def _rehearse() -> None:
     client, control = socket.socketpair()
     front, report = messages.report_pair()
     with client, control, front, report:
