@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--one-time", action="store_true", help="a secret for each login, not a persistent one")
     parser.add_argument("--account", help="as root: the account our sessions run as")
     options = parser.parse_args()
+    peers.compile_ours()
     with tempfile.TemporaryDirectory(prefix="bench-") as top:
         os.chmod(top, 0o755)
         served = Path(top) / "served"

@@ -6,6 +6,7 @@ A server that is not on this machine raises `Missing`, whose message says what i
 from __future__ import annotations
 
 import base64
+import compileall
 import contextlib
 import importlib.util
 import ipaddress
@@ -98,6 +99,14 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def compile_ours() -> None:
+    """Compile our packages to bytecode, as an installation does; a source tree may not have it."""
+    for package in ("uftp", "uftpd"):
+        found = importlib.util.find_spec(package)
+        for directory in found.submodule_search_locations or () if found else ():
+            compileall.compile_dir(directory, quiet=1)
 
 
 def program(name: str) -> str:

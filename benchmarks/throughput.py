@@ -252,6 +252,7 @@ def main() -> None:
     size = options.size * MIB
     directory = options.directory or _directory(size)
     user = peers.account(options.account)
+    peers.compile_ours()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as top:
         os.chmod(top, 0o755)
         place = Place(Path(top) / "served", Path(top) / "local")
