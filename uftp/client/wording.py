@@ -8,9 +8,15 @@ import re
 from uftp.errors import NetworkError, NotFound, Refused, UFTPError
 from uftp.protocol.replies import Reply
 
+_PREFIX = re.compile(r"^Error processing command '[A-Z-]*': ")  # UFTP servers name the command; people did not type it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_MISSING = re.compile(r"no such|not found|not exist|cannot be accessed|failed to open file|no file", re.IGNORECASE)
+_MISSING = re.compile(r"no such|not found|not exist|cannot be accessed|failed to open file|no file|not a directory", re.IGNORECASE)
 _DENIED = re.compile(r"permission|denied|forbidden|not allowed|privilege|read-only", re.IGNORECASE)
+
+
+def is_about_a_missing_file(text: str) -> bool:
+    """Whether a server's text says that something is not there: codes are not enough (upstream answers 500)."""
+    return _MISSING.search(text) is not None
 
 
 def printable(name: bytes | str) -> str:
@@ -29,11 +35,11 @@ def refusal(reply: Reply, path: bytes | None, action: str) -> UFTPError:
         action: what was tried, as "list" or "create the directory".
     """
     subject = f"{printable(path)}: " if path is not None else ""
-    said = f"the server said {reply.code} {printable(reply.text).strip()}"
+    said = f"the server said {reply.code} {printable(_PREFIX.sub('', reply.text)).strip()}"
     if reply.code == 421:
         return NetworkError(f"{subject}cannot {action}: {said}; try again later")
     if _DENIED.search(reply.text) or reply.code in (530, 534, 553):
         return Refused(f"{subject}cannot {action}: {said}; check the rights on it", code=reply.code)
-    if reply.code == 550 or _MISSING.search(reply.text):
+    if reply.code == 550 or is_about_a_missing_file(reply.text):
         return NotFound(f"{subject}cannot {action}: {said}", code=reply.code)
     return Refused(f"{subject}cannot {action}: {said}", code=reply.code)
