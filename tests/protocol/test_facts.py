@@ -128,6 +128,13 @@ def test_facts_are_written_as_the_legacy_clients_read_them() -> None:
     assert format_facts(directory, utc=True) == "size=4096;modify=20210203040506;type=dir;perm=lwe;UNIX.mode=40755;"
 
 
+def test_facts_can_begin_with_the_type() -> None:
+    info = FileInfo(name=b"a", size=10, mtime_ns=FEB_2021, mode=0o100644)
+    facts = format_facts(info, utc=True, type_first=True)
+    assert facts == "type=file;size=10;modify=20210203040506;perm=rw;UNIX.mode=100644;"
+    assert parse_facts(facts.encode() + b" a", utc=True) == info
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -112,9 +112,10 @@ def machine_status(session: Session, argument: bytes) -> Reply:
     return multi_line(250, b" Listing " + session.say(path), [line], "End")
 
 
-def facts_line(session: Session, info: FileInfo, *, utc: bool) -> bytes:
+def facts_line(session: Session, info: FileInfo, *, utc: bool, type_first: bool = False) -> bytes:
     """A line of MLST or MLSD without its end."""
-    return format_facts(info, utc=utc, fraction=session.utc).encode() + b" " + session.say(info.name)
+    facts = format_facts(info, utc=utc, fraction=session.utc, type_first=type_first)
+    return facts.encode() + b" " + session.say(info.name)
 
 
 def _sayable(session: Session, entries: Iterator[FileInfo]) -> Iterator[FileInfo]:

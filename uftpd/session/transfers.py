@@ -256,7 +256,7 @@ async def list_names(session: Session, argument: bytes, client: Client) -> None:
 
 async def list_machine(session: Session, argument: bytes, client: Client) -> None:
     """MLSD: times are UTC always, since no legacy client reads them here (DATA-PLANE 4.3)."""
-    await _listing(session, "MLSD", argument, lambda info: facts_line(session, info, utc=True), client)
+    await _listing(session, "MLSD", argument, lambda info: facts_line(session, info, utc=True, type_first=True), client)
 
 
 async def _listing(
