@@ -39,6 +39,7 @@ class DataSettings:
         peer: address clients must come from.
         advertise: IPv4 address for PASV replies, empty for `local`.
         port_range: for people, empty if any port will do.
+        port_wait_seconds: how long a free port of the range may take.
         connect_seconds: how long a client may take to connect.
     """
 
@@ -46,6 +47,7 @@ class DataSettings:
     peer: str
     advertise: str
     port_range: str
+    port_wait_seconds: float
     connect_seconds: float
 
 
@@ -105,6 +107,8 @@ class DataConnections:
     async def _bind(self) -> tuple[trio.socket.SocketType, int]:
         if not self._settings.port_range:
             return _listener(self._local, 0), 0
+        # The front ends each wait; this ends a row of ports that other programs turn out to hold.
+        deadline = trio.current_time() + self._settings.port_wait_seconds
         while port := await self._want_port():
             try:
                 return _listener(self._local, port), port
@@ -112,6 +116,8 @@ class DataConnections:
                 await self._return_port(port, error.errno == errno.EADDRINUSE)
                 if error.errno != errno.EADDRINUSE:
                     raise
+                if trio.current_time() >= deadline:
+                    break
         raise NoFreePort(f"No free port in the range {self._settings.port_range}")
 
     async def _accept(self, accepting: _Accepting) -> None:

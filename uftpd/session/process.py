@@ -50,8 +50,14 @@ class Reporter:
         """Have the front write a log line. From any thread."""
         if self._dropped:
             fields["lines_dropped"] = self._dropped
-        sent = self.send(Record(level=level, event=event, fields=fields))
+        facts = {key: _said(value) if isinstance(value, str) else value for key, value in fields.items()}
+        sent = self.send(Record(level=level, event=event, fields=facts))
         self._dropped = 0 if sent else self._dropped + 1
+
+
+def _said(text: str) -> str:
+    """`text` with the bytes of a file name that are not UTF-8 spelled out: messages are Unicode."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 async def run(control: socket.socket, report: socket.socket, user: str, policy: UserPolicy) -> None:
@@ -139,6 +145,7 @@ async def serve(
                 peer=settings.peer,
                 advertise=settings.advertise,
                 port_range=settings.port_range,
+                port_wait_seconds=settings.port_wait_seconds,
                 connect_seconds=settings.data_connect_seconds,
             ),
             nursery,
