@@ -1,0 +1,155 @@
+"""The main job, shown with real commands and their real output: servers, upload, parallel download, verification.
+
+Everything happens on this machine, over loopback, in a temporary directory that is removed at the end.
+"""
+
+from __future__ import annotations
+
+import ftplib
+import hashlib
+import json
+import os
+import pwd
+import secrets
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+SIZE = 256 * 1024 * 1024  # bytes of the large file
+BOLD, PLAIN = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+
+
+def title(text: str) -> None:
+    """Say what comes next."""
+    print(f"\n{BOLD}# {text}{PLAIN}", flush=True)
+
+
+def uftp(*arguments: str, shown: dict[str, str]) -> str:
+    """Run a uftp command as a person would, show it and what it prints, and return that.
+
+    Args:
+        arguments: as on the command line.
+        shown: long texts and the short names to show for them.
+    """
+    line = "uftp " + " ".join(shlex.quote(argument) for argument in arguments)
+    for text, name in shown.items():
+        line = line.replace(text, name)
+    print(f"$ {line}", flush=True)
+    command = [BIN / "uftp", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    print(done.stdout, end="", flush=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return done.stdout
+
+
+def sha256(path: Path) -> str:
+    """Digest of a local file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def start(work: Path, account: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
+    """Start auth server and data node; returns when they serve."""
+    password = work / "password"
+    password.touch(mode=0o600)
+    password.write_text(secrets.token_urlsafe(16) + "\n")
+    command = [BIN / "uftpd", "standalone", "--ready-json", "--state", work / "state", "--user", f"demo:@{password}"]
+    command += ["--auth-port", "0", "--ftp-port", "0", "--command-port", "0", "--map", f"demo:{account}"]
+    print("$ uftpd standalone --ready-json --user demo:@password ...", flush=True)
+    servers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert servers.stdout is not None
+    line = servers.stdout.readline()
+    if not line:
+        raise SystemExit(servers.wait())
+    print(line, end="", flush=True)
+    return servers, json.loads(line)
+
+
+def show(work: Path, ready: dict[str, object], data: Path) -> None:
+    """The tour."""
+    base = f"{ready['auth']}/TEST:{data}"
+    shown = {str(ready["auth"]): "$AUTH", str(data): "$DATA", str(work): "$WORK", str(ready["ca"]): "$CA"}
+    os.environ["UFTP_USER"] = "demo"
+    os.environ["UFTP_PASSWORD"] = (work / "password").read_text().strip()
+    ca = ("--ca", str(ready["ca"]))
+
+    title("Who am I there, and is the data node alive?")
+    uftp("info", *ca, str(ready["auth"]), shown=shown)
+
+    title(f"Upload {SIZE // 2**20} MiB; the file has its name when it is whole, not before")
+    big = work / "sample.dat"
+    with big.open("wb") as file:
+        for _ in range(SIZE // 2**20):
+            file.write(os.urandom(2**20))
+    uftp("cp", *ca, "-D", str(big), f"{base}/", shown=shown)
+    uftp("ls", *ca, f"{base}/", shown=shown)
+
+    title("Download it in ranges over four sessions at once")
+    copy = work / "copy.dat"
+    uftp("cp", *ca, "-D", "-t", "4", "-T", "32m", f"{base}/sample.dat", str(copy), shown=shown)
+
+    title("Verify: the server's SHA-256, and that of both files here")
+    remote = uftp("checksum", *ca, "-a", "SHA-256", f"{base}/sample.dat", shown=shown).split()[0]
+    digests = {"on the server": remote, "sent": sha256(big), "received": sha256(copy)}
+    for name, digest in digests.items():
+        print(f"{digest}  {name}")
+    if len(set(digests.values())) != 1:
+        raise SystemExit("the files differ")
+    print("all three are the same")
+
+    title("A directory tree, with an empty directory in it")
+    tree = work / "tree"
+    (tree / "empty").mkdir(parents=True)
+    for number in range(20):
+        (tree / f"part-{number:02}.txt").write_text(f"{number}\n")
+    uftp("cp", *ca, "-r", str(tree), f"{base}/", shown=shown)
+    names = uftp("find", *ca, f"{base}/tree", shown=shown)
+    if names.count("part-") != 20 or "empty" not in names:
+        raise SystemExit("the tree is not whole")
+
+    title("A one-time password opens the same file for any FTP client")
+    answer = json.loads(uftp_json("auth", *ca, f"{base}/"))
+    print("$ uftp auth ...      # host, port and one-time password, here given to Python's ftplib", flush=True)
+    with ftplib.FTP() as ftp:
+        ftp.connect(answer["host"], answer["port"], timeout=10)
+        print(ftp.getwelcome())
+        print(ftp.login("anonymous", answer["password"]))
+        print("SIZE", ftp.size("sample.dat"))
+        print(ftp.quit())
+
+
+def uftp_json(*arguments: str) -> str:
+    """Run a uftp command that prints a secret: its output is not shown."""
+    command = [BIN / "uftp", *arguments, "--json"]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def main() -> None:
+    """Run the tour as the current user; as root the data belong to, and sessions run as, `nobody`."""
+    account = pwd.getpwuid(os.getuid() or pwd.getpwnam("nobody").pw_uid)
+    work = Path(tempfile.mkdtemp(prefix="uftp-demo-"))
+    data = work / "data"
+    servers = None
+    try:
+        work.chmod(0o711)
+        data.mkdir(mode=0o700)
+        os.chown(data, account.pw_uid, account.pw_gid)
+        title("Start an auth server and a data node, with nothing to set up")
+        servers, ready = start(work, account.pw_name)
+        show(work, ready, data)
+        title("Stop: one Ctrl-C ends the whole tree")
+    finally:
+        if servers is not None:
+            servers.send_signal(signal.SIGINT)
+            print(f"the servers ended with exit code {servers.wait(timeout=60)}")
+        shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
