@@ -1,0 +1,32 @@
+"""The configurations printed in the documentation are ones the servers take."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from uftpd.config.auth import AuthConfig
+from uftpd.config.data import DataConfig, problems
+from uftpd.config.toml import load
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    """The indented blocks of a page that look like TOML."""
+    text = (DOCS / page).read_text()
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)
+    return [textwrap.dedent(block) for block in found if re.search(r"^    \[(ftp|server)\]$", block, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("number", "model"), [(0, DataConfig), (1, AuthConfig)])
+def test_example_configurations_load(tmp_path: Path, number: int, model: type[DataConfig | AuthConfig]) -> None:
+    """A typing error in the page, or a setting that was renamed, shows here."""
+    path = tmp_path / "example.toml"
+    path.write_text(blocks("ADMIN.md")[number])
+    config = load(path, model)
+    if isinstance(config, DataConfig):
+        assert problems(config) == []
