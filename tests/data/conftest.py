@@ -6,10 +6,10 @@ import contextlib
 import os
 import pwd
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
-from data_node import Node, Person, running_node, test_accounts
+from data_node import Node, Person, StartNode, running_node, test_accounts
 
 NEEDS_ROOT = "changing user needs root"
 
@@ -40,12 +40,6 @@ def shared_node(request: pytest.FixtureRequest, people: tuple[Person, Person]) -
         pytest.skip(NEEDS_ROOT)
     with running_node(people[0], as_root=as_root, limits={"sessions_per_user": 100}) as node:
         yield node
-
-
-class StartNode(Protocol):
-    """Starts a node that ends with the test."""
-
-    def __call__(self, **arguments: Any) -> Node: ...
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from raw_ftp import TIMEOUT, RawFtp, eventually
 
@@ -370,3 +370,9 @@ def _remove_old_accounts() -> None:
         number = entry.pw_name.removeprefix("uftp-t")[:-1]
         if entry.pw_name.startswith("uftp-t") and number.isdigit() and not Path("/proc", number).exists():
             _account_tool("userdel", entry.pw_name)
+
+
+class StartNode(Protocol):
+    """Starts a node that ends with the test."""
+
+    def __call__(self, **arguments: Any) -> Node: ...

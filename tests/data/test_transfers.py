@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import StartNode
-from data_node import Node
+from data_node import Node, StartNode
 from raw_ftp import TIMEOUT, RawFtp, eventually, read_all
 
 from uftp.protocol.command_port import Access
