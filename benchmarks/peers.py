@@ -155,11 +155,11 @@ def _running(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[s
 def _wait_for_port(process: subprocess.Popen[str], port: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 1) as probe:
-            probe.recv(100)  # the greeting
-            return
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
+            if probe.recv(100).startswith(b"220"):
+                return
         if process.poll() is not None or time.monotonic() > deadline:
-            raise Missing(f"{process.args!r} does not start")
+            raise Missing(f"it does not start: {process.args!r}")
         time.sleep(0.02)
 
 
