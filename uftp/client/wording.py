@@ -10,7 +10,9 @@ from uftp.protocol.replies import Reply
 
 _PREFIX = re.compile(r"^Error processing command '[A-Z-]*': ")  # UFTP servers name the command; people did not type it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_MISSING = re.compile(r"no such|not found|not exist|cannot be accessed|failed to open file|no file|not a directory", re.IGNORECASE)
+_MISSING = re.compile(
+    r"no such|not found|not exist|cannot be accessed|failed to open file|no file|not a directory", re.IGNORECASE
+)
 _DENIED = re.compile(r"permission|denied|forbidden|not allowed|privilege|read-only", re.IGNORECASE)
 
 
