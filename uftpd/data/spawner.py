@@ -8,9 +8,9 @@ the user list and the session limits itself.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,6 +49,8 @@ _log = EventLog("spawner")
 
 _FRONT_RESTART_SECONDS: Final = 1.0  # a front that dies at once is not started in a tight loop
 _GRACE_SECONDS: Final = 5.0  # after the drain deadline, before children are killed
+_INHERITED_PER_MESSAGE: Final = 4  # account names have up to 256 characters, of four bytes at worst
+_SPARE_RETRY_SECONDS: Final = 1.0  # after a fork that failed
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -84,6 +86,14 @@ def user_policy(config: DataConfig) -> UserPolicy:
     )
 
 
+def inherited(children: Iterable[Child]) -> Iterator[Inherited]:
+    """What a new front is to know of running children, in messages of a size it takes."""
+    rest = deque(child for child in children if child.kind == "session")
+    while rest:
+        some = [rest.popleft() for _ in range(min(len(rest), _INHERITED_PER_MESSAGE))]
+        yield Inherited(users={child.id: child.user for child in some})
+
+
 class Spawner:
     """See the module.
 
@@ -111,11 +121,14 @@ class Spawner:
         self._ready = ready
         self._children: dict[int, Child] = {}  # by pidfd
         self._spares: deque[Spare] = deque()
+        self._no_spares_until = 0.0
         self._front: tuple[int, int] | None = None  # pid, pidfd
         self._front_socket: socket.socket | None = None
         self._front_started = 0.0
         self._restart_at: float | None = None
         self._ready_pipe = -1
+        self._served = False  # whether any front has come so far
+        self._to_front: deque[bytes] = deque()  # what it has not taken yet: at most a message a child
         self._deadline: float | None = None
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
@@ -126,44 +139,49 @@ class Spawner:
         """Run until drained.
 
         Returns:
-            Exit code: 0, or 1 if sessions had to be killed.
+            Exit code: 0; 1 if sessions had to be killed, or if the front never came to serve.
         """
+        # A session costs descriptors here too, more than the usual 1024.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+        _clean_environment()
+        session_child.preload_name_services()
+        session_child.rehearse()  # before our signal handlers: it has its own
         for number in (*_STOP_SIGNALS, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
         self._poll.register(self._wakeup_read, select.POLLIN)
-        session_child.preload_name_services()
-        session_child.rehearse()
         gc.collect()
         gc.freeze()  # children never touch, and so never copy, what is there now
         self._start_front()
         killed = False
         while self._front is not None or self._children or self._deadline is None:
             ready = self._poll.poll(0 if self._wants_spare() else self._timeout())
-            for fd, _ in ready:
-                self._handle(fd)
-            if not ready and self._wants_spare():
-                self._spares.append(self._fork_child())  # only while nobody waits
+            for fd, events in ready:
+                self._handle(fd, events)
+            if not ready and self._wants_spare():  # only while nobody waits
+                self._add_spare()
             now = time.monotonic()
             if self._restart_at is not None and now >= self._restart_at:
-                self._restart_at = None
-                self._start_front()
+                self._restart_front()
             if self._deadline is not None and now >= self._deadline:
                 killed = self._kill_all() or killed
                 self._deadline = now + _GRACE_SECONDS
         _log("stopped", killed=killed)
-        return 1 if killed else 0
+        return 1 if killed or not self._served else 0
 
     def _timeout(self) -> float | None:
         times = [at for at in (self._restart_at, self._deadline) if at is not None]
         return max(0.0, (min(times) - time.monotonic()) * 1000) if times else None
 
-    def _handle(self, fd: int) -> None:
+    def _handle(self, fd: int, events: int) -> None:
         if fd == self._wakeup_read:
             for number in os.read(fd, 64):
                 self._signalled(number)
         elif self._front_socket is not None and fd == self._front_socket.fileno():
-            self._take_message(self._front_socket)
+            if events & select.POLLOUT:
+                self._send_to_front()
+            if events & ~select.POLLOUT and self._front_socket is not None:
+                self._take_message(self._front_socket)
         elif self._front is not None and fd == self._front[1]:
             self._front_died()
         elif fd == self._ready_pipe:
@@ -180,6 +198,8 @@ class Spawner:
             self._dismiss_spares()
             self._restart_at = None
             self._deadline = time.monotonic() + self._config.limits.drain_seconds + _GRACE_SECONDS
+            for listener in self._listeners:
+                listener.close()  # once the front has closed its own, clients are refused rather than kept waiting
             self._tell_front(DrainAll())
         else:
             self._deadline = time.monotonic()
@@ -209,22 +229,38 @@ class Spawner:
 
     # -- the front --------------------------------------------------------------------------------------------------
 
+    def _restart_front(self) -> None:
+        self._restart_at = None
+        try:
+            self._start_front()
+        except OSError as error:
+            _log("front not started", level="error", reason=error.strerror)
+            self._restart_at = time.monotonic() + _FRONT_RESTART_SECONDS
+
     def _start_front(self) -> None:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-        pid = self._fork()
-        if pid == 0:
+
+        def be_front() -> None:
             mine.close()
             os.close(ready_read)
             self._be_front(theirs, ready_write)
-        theirs.close()
-        os.close(ready_write)
-        pidfd = os.pidfd_open(pid)
+
+        try:
+            pid, pidfd = self._fork_watched(be_front)
+        except BaseException:
+            mine.close()
+            os.close(ready_read)
+            raise
+        finally:
+            theirs.close()
+            os.close(ready_write)
         self._front, self._front_socket, self._front_started = (pid, pidfd), mine, time.monotonic()
         self._ready_pipe = ready_read
         for fd in (mine.fileno(), pidfd, ready_read):
             self._poll.register(fd, select.POLLIN)
-        self._tell_front(Inherited(users={child.id: child.user for child in self._children.values()}))
+        for message in inherited(self._children.values()):
+            self._tell_front(message)
         _log("front started", pid=pid)
 
     def _be_front(self, mine: socket.socket, ready_write: int) -> None:
@@ -248,9 +284,10 @@ class Spawner:
         self._poll.unregister(self._ready_pipe)
         os.close(self._ready_pipe)
         self._ready_pipe = -1
-        if self._ready is not None and self._front_is_alive():
-            self._ready()
-            self._ready = None
+        if not self._served and self._front_is_alive():
+            self._served = True
+            if self._ready is not None:
+                self._ready()
             systemd.notify("READY=1")
 
     def _front_is_alive(self) -> bool:
@@ -268,21 +305,44 @@ class Spawner:
         self._front = None
         if self._deadline is None:
             _log("front died", level="error", status=status)
+            if not self._served:
+                self._deadline = time.monotonic()  # the configuration cannot be served: trying again will not help
+                self._dismiss_spares()
+                return
             self._restart_at = max(time.monotonic(), self._front_started + _FRONT_RESTART_SECONDS)
 
     def _drop_front_socket(self, front: socket.socket) -> None:
         self._poll.unregister(front.fileno())
         front.close()
         self._front_socket = None
+        self._to_front.clear()
 
     def _tell_front(self, message: FromSpawner) -> None:
-        if self._front_socket is None:
+        if self._front_socket is not None:
+            self._to_front.append(encode(message))
+            self._send_to_front()
+
+    def _send_to_front(self) -> None:
+        """Send what it takes now: a front that hangs must not keep us from signals and exits."""
+        front = self._front_socket
+        if front is None:
             return
-        with contextlib.suppress(OSError):  # a front that is gone shows elsewhere
-            self._front_socket.send(encode(message), socket.MSG_NOSIGNAL)
+        try:
+            while self._to_front:
+                front.send(self._to_front[0], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                self._to_front.popleft()
+        except BlockingIOError:
+            self._poll.modify(front.fileno(), select.POLLIN | select.POLLOUT)
+            return
+        except OSError:  # a front that is gone shows elsewhere
+            self._to_front.clear()
+        self._poll.modify(front.fileno(), select.POLLIN)
 
     def _take_message(self, front: socket.socket) -> None:
-        data, fds, _, _ = socket.recv_fds(front, MAX_MESSAGE, 2)
+        try:
+            data, fds, _, _ = socket.recv_fds(front, MAX_MESSAGE, 2)
+        except ConnectionResetError:  # it died with our messages unread
+            data, fds = b"", []
         try:
             if not data:
                 self._drop_front_socket(front)
@@ -321,8 +381,9 @@ class Spawner:
                 try:
                     socket.send_fds(worker.channel, [job], fds, socket.MSG_NOSIGNAL)
                 except OSError:
-                    os.close(worker.pidfd)
+                    worker.channel.close()  # should it still wait for its job
                     os.waitpid(worker.pid, 0)
+                    os.close(worker.pidfd)
                     if spare is None:
                         raise
                     continue  # this spare has died; another one will do
@@ -349,6 +410,8 @@ class Spawner:
     def _wants_spare(self) -> bool:
         busy = len(self._children) + len(self._spares)
         limits = self._config.limits
+        if time.monotonic() < self._no_spares_until:
+            return False
         return self._deadline is None and len(self._spares) < min(limits.spares, limits.sessions - busy)
 
     def _dismiss_spares(self) -> None:
@@ -358,13 +421,23 @@ class Spawner:
             os.waitpid(spare.pid, 0)
             os.close(spare.pidfd)
 
+    def _add_spare(self) -> None:
+        try:
+            self._spares.append(self._fork_child())
+        except OSError as error:
+            _log("no spare process", level="warning", reason=error.strerror)
+            self._no_spares_until = time.monotonic() + _SPARE_RETRY_SECONDS
+
     def _fork_child(self) -> Spare:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = self._fork()
-        if pid == 0:
-            self._be_child(theirs.detach())
-        theirs.close()
-        return Spare(pid, os.pidfd_open(pid), mine)
+        try:
+            pid, pidfd = self._fork_watched(lambda: self._be_child(theirs.detach()))
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            theirs.close()
+        return Spare(pid, pidfd, mine)
 
     def _be_child(self, channel: int) -> None:
         """A spare child; never returns."""
@@ -376,6 +449,22 @@ class Spawner:
             status = 71  # the process has told the front what happened
         finally:
             os._exit(status)
+
+    def _fork_watched(self, be_child: Callable[[], None]) -> tuple[int, int]:
+        """Fork; `be_child` never returns in the child. Pid and pidfd of it.
+
+        Raises:
+            OSError: there is no child.
+        """
+        pid = self._fork()
+        if pid == 0:
+            be_child()
+        try:
+            return pid, os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # not waited for yet, so the pid is still its own
+            os.waitpid(pid, 0)
+            raise
 
     def _fork(self) -> int:
         if threading.active_count() != 1 or len(os.listdir("/proc/self/task")) != 1:
@@ -398,6 +487,13 @@ class Spawner:
         for child in self._children.values():
             if child.id == wanted:
                 signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+
+def _clean_environment() -> None:
+    """Leave nothing to inherit but what processes of the service need."""
+    keep = ("PATH", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "NOTIFY_SOCKET", "TMPDIR")
+    for name in set(os.environ) - {*keep}:
+        del os.environ[name]
 
 
 _LOOK: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT

@@ -18,11 +18,11 @@ from typing import Final
 
 import trio
 
-from uftpd.session import messages, process, user_info
+from uftpd.session import messages, process, syscalls, user_info
 from uftpd.session.filters import PathFilter
 from uftpd.session.messages import SessionSettings
 from uftpd.session.paths import FileTree
-from uftpd.session.privileges import UserPolicy
+from uftpd.session.privileges import UserPolicy, has_capabilities
 
 _MAX_JOB: Final = 8192
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
@@ -61,6 +61,8 @@ def rehearse(times: int = 16) -> None:
     """
     pwd.getpwnam("root")  # in the local files everywhere, so no directory service is asked
     grp.getgrgid(0)
+    has_capabilities()
+    syscalls.landlock_abi()
     for _ in range(times):
         trio.run(_rehearse)
 

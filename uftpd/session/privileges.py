@@ -10,6 +10,7 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import resource
 from dataclasses import dataclass
 
@@ -133,7 +134,8 @@ def become(account: Account, policy: UserPolicy, umask: int) -> None:
             os.setresuid(account.uid, account.uid, account.uid)
         except OSError as error:
             raise LoginRefused(f"Cannot switch to user '{account.name}': {error.strerror}") from error
-    syscalls.drop_capabilities()
+    if has_capabilities():  # changing from root to a user clears them; a service started with some keeps them
+        syscalls.drop_capabilities()
     syscalls.no_new_privileges()
     syscalls.not_dumpable()
     _prove(account, policy)
@@ -156,7 +158,12 @@ def _prove(account: Account, policy: UserPolicy) -> None:
         with contextlib.suppress(OSError):
             os.setuid(target)
             os._exit(70)  # the way back is open: nothing of this process may go on
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith((b"CapPrm", b"CapEff", b"CapInh", b"CapAmb")) and int(line.split()[1], 16):
-                raise LoginRefused("Cannot give up the server's capabilities")
+    if has_capabilities():
+        raise LoginRefused("Cannot give up the server's capabilities")
+
+
+def has_capabilities() -> bool:
+    """Whether this process holds any capability, in any of its sets."""
+    with open("/proc/self/status", "rb", buffering=0) as status:
+        sets = re.findall(rb"^Cap(?:Prm|Eff|Inh|Amb):\s*([0-9a-f]+)$", status.read(), re.MULTILINE)
+    return len(sets) < 3 or any(int(held, 16) for held in sets)
