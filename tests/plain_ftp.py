@@ -48,10 +48,10 @@ class PlainServer:
 def pyftpdlib_server(root: Path) -> Iterator[PlainServer]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # it uses asyncore where that is still there
-        from pyftpdlib.authorizers import DummyAuthorizer
-        from pyftpdlib.handlers import FTPHandler
-        from pyftpdlib.ioloop import IOLoop
-        from pyftpdlib.servers import FTPServer
+        from pyftpdlib.authorizers import DummyAuthorizer  # type: ignore[import-untyped]
+        from pyftpdlib.handlers import FTPHandler  # type: ignore[import-untyped]
+        from pyftpdlib.ioloop import IOLoop  # type: ignore[import-untyped]
+        from pyftpdlib.servers import FTPServer  # type: ignore[import-untyped]
 
     authorizer = DummyAuthorizer()
     authorizer.add_user("tester", "secret", str(root), perm="elradfmwMT")
@@ -125,6 +125,7 @@ def vsftpd_server(directory: Path) -> Iterator[PlainServer]:
     empty.mkdir()
     shutil.chown(root / "w", account)
     config.write_text(_VSFTPD_CONFIG.format(root=root, empty=empty, account=account))
+    command = [VSFTPD, str(config)]
     children: list[subprocess.Popen[bytes]] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -135,7 +136,7 @@ def vsftpd_server(directory: Path) -> Iterator[PlainServer]:
             except OSError:
                 return
             with connection:
-                children.append(subprocess.Popen([str(VSFTPD), str(config)], stdin=connection, start_new_session=True))
+                children.append(subprocess.Popen(command, stdin=connection.fileno(), start_new_session=True))
 
     thread = threading.Thread(target=serve)
     thread.start()

@@ -29,7 +29,7 @@ def never(prompt: str) -> str:
     ],
 )
 def test_choice(options: dict[str, str], environment: dict[str, str], expected: object) -> None:
-    assert choose_credential(**options, ask=never, environment=environment) == expected  # type: ignore[arg-type]
+    assert choose_credential(**options, ask=never, environment=environment) == expected
 
 
 def test_asking_comes_last() -> None:

@@ -50,22 +50,25 @@ def at(server: PlainServer, name: str) -> bytes:
     return f"{server.prefix}/{name}".encode()
 
 
-async def fetch(session: FTPSession, path: bytes, target: Path, **arguments: int) -> bytes:
+async def fetch(session: FTPSession, path: bytes, target: Path, *, offset: int = 0, length: int | None = None) -> bytes:
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
         await session.retrieve(
-            path, lambda connection, length, meter: receive_file(connection, fd, 0, length, meter), **arguments
+            path,
+            lambda connection, limit, meter: receive_file(connection, fd, 0, limit, meter),
+            offset=offset,
+            length=length,
         )
     finally:
         os.close(fd)
     return target.read_bytes()
 
 
-async def put(session: FTPSession, path: bytes, data: bytes, **arguments: int) -> int:
+async def put(session: FTPSession, path: bytes, data: bytes, *, offset: int | None = None, append: bool = False) -> int:
     def send(connection: socket.socket, meter: Meter) -> None:
         send_bytes(data, connection, meter)
 
-    return await session.store(path, send, length=len(data), **arguments)
+    return await session.store(path, send, length=len(data), offset=offset, append=append)
 
 
 async def test_what_is_stored_comes_back(server: PlainServer, here: Path, session: FTPSession, tmp_path: Path) -> None:

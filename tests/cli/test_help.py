@@ -1,0 +1,51 @@
+"""Help, version, and how fast they come."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from running_uftp import uftp
+
+from uftp.cli.exits import MEANINGS
+from uftp.cli.main import _COMMANDS, command_line
+
+
+@pytest.mark.parametrize("name", [*_COMMANDS, "authenticate"])
+def test_every_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(command_line, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert "--ca" in result.output
+
+
+def test_the_top_help_lists_commands_and_exit_codes() -> None:
+    result = CliRunner().invoke(command_line, ["--help"])
+    for name, (_, line) in _COMMANDS.items():
+        assert name in result.output
+        assert line in result.output
+    for code, meaning in MEANINGS:
+        assert f"{code:3}  {meaning}" in result.output
+
+
+@pytest.mark.slow
+def test_help_loads_nothing_slow() -> None:
+    """The figure that matters is a start under 0.2 s; what would spoil it is one of these."""
+    script = (
+        "import sys; from uftp.cli.main import run; run(['--help']);"
+        "slow = {'trio', 'httpx2', 'rich', 'ssl', 'asyncio', 'msgspec'} & set(sys.modules);"
+        "sys.exit(str(slow) if slow else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_version_and_no_arguments() -> None:
+    import uftp as package
+
+    outcome = uftp("--version")
+    assert (outcome.code, outcome.out.decode().strip()) == (0, f"uftp {package.__version__}")
+    assert uftp().code == 2

@@ -1,0 +1,57 @@
+"""Runs the `uftp` program as a person's shell would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+UFTP = Path(sys.executable).parent / "uftp"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Standard output by lines."""
+        return self.out.decode().splitlines()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Standard output as JSON lines."""
+        return [json.loads(line) for line in self.lines]
+
+    @property
+    def error_lines(self) -> list[str]:
+        """Standard error by lines."""
+        return self.err.splitlines()
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The process's own variables without credentials, and `extra`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("UFTP_")}
+    return {**kept, **(extra or {})}
+
+
+def uftp(
+    *arguments: str | bytes | Path,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Outcome:
+    """Run it to its end."""
+    done = subprocess.run(
+        [UFTP, *arguments], input=stdin, capture_output=True, env=environment(env), cwd=cwd, timeout=60, check=False
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
