@@ -149,6 +149,8 @@ def _subjects(place: Place, scratch: Path, user: pwd.struct_passwd, only: list[s
         add("bare sendfile loop", "bare", peers.bare, lambda server: _bare(place, server))
         add(REFERENCE, "vsftpd", lambda: peers.vsftpd(place.served, scratch), lambda s: _curl_anonymous(place, s))
         add("uftp, uftpd", "uftpd", ours, lambda server: _with_ca(with_ours("uftp", "cp")(server), server))
+        add("uftp -t 1, uftpd", "uftpd", ours,
+            lambda server: _with_ca(with_ours("uftp", "cp", "-t", "1")(server), server))  # fmt: skip
         add("pyuftp, uftpd", "uftpd", ours, with_ours("pyuftp", "cp"))
         add("curl, uftpd", "uftpd", ours, lambda server: _curl_with_ours(place, server))
         add("curl, pyftpdlib", "pyftpdlib", lambda: peers.pyftpdlib(place.served), lambda s: _curl_anonymous(place, s))
