@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pwd
+import shlex
 import signal
 import socket
 import ssl
@@ -160,7 +161,7 @@ def test_everything_is_kept_and_private(tmp_path: Path) -> None:
             mode = stat.S_IMODE(path.stat().st_mode)
             if path.is_dir():
                 assert mode & 0o007 == 0, path
-            elif path.suffix == ".key" or path.name in ("account", "lock", "uftpd.log"):
+            elif path.suffix == ".key" or path.parent.name == "accounts" or path.name in ("lock", "uftpd.log"):
                 assert mode == 0o600, path
         assert PASSWORD not in server.log()
     with standalone(state) as server:
@@ -268,9 +269,43 @@ def test_a_newcomer_is_told_what_to_do(tmp_path: Path) -> None:
     # Shown once, and kept.
     assert len(passwords[0]) == 1
     assert passwords[1] == []
-    kept = (state / "account").read_text().strip().partition(":")[2]
-    assert len(kept) == 20
-    assert kept in passwords[0][0]
+    [path] = (state / "accounts").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert f"password {path.read_text().strip()} " in passwords[0][0]
+
+
+def test_the_commands_it_shows_work(tmp_path: Path, open_directory: Path) -> None:
+    command = [str(UFTPD), "standalone", "--state", str(tmp_path / "state"), *_mapped()]
+    command += ["--auth-port", "0", "--ftp-port", "0", "--command-port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        shown = []
+        while "Ctrl-C" not in (line := process.stdout.readline()):
+            shown.append(line)
+        commands = [shlex.split(line) for line in shown if line.startswith("  uftp ")]
+        (tmp_path / "FILE").write_text("hello")
+        home = pwd.getpwnam(account()).pw_dir + "/"
+        for words in commands:
+            # The account's home may not exist on a test machine.
+            replaced = [word.replace(f":{home}", f":{open_directory}/") for word in words]
+            replaced[0] = str(UFTPD.with_name("uftp"))
+            done = subprocess.run(
+                replaced,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+                stdin=subprocess.DEVNULL,
+            )
+            assert done.returncode == 0, done.stderr
+        assert [words[1] for words in commands] == ["info", "ls", "cp"]
+        assert (open_directory / "FILE").read_text() == "hello"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def test_two_cannot_use_one_directory(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from uftpd.config.auth import AuthConfig
 from uftpd.config.auth import checked as checked_auth
 from uftpd.config.data import DataConfig
 from uftpd.config.data import checked as checked_data
-from uftpd.config.toml import load
+from uftpd.config.toml import ConfigError, load
 from uftpd.data import service as data_service
 from uftpd.session.syscalls import die_with_parent, drop_capabilities, no_new_privileges, not_dumpable
-from uftpd.standalone.announce import account_lines, banner, ready_line
+from uftpd.standalone.announce import Example, account_lines, banner, ready_line
 from uftpd.standalone.listeners import Listeners, address
 from uftpd.standalone.options import StandaloneOptions, read_password
 from uftpd.standalone.state import ServiceUser, StateDirectory, find_service_user
@@ -68,8 +68,12 @@ class _Standalone:
         if options.users:
             passwords = {login.name: read_password(login) for login in options.users}
         else:
-            passwords, new = state.made_up_passwords(list(options.mapping))
-            self._accounts = account_lines(passwords, state.account_path, new=new)
+            try:
+                passwords, new = state.made_up_passwords(list(options.mapping))
+            except OSError as error:
+                raise ConfigError(f"{error.filename or state.path}: {error.strerror}") from error
+            files = {name: state.password_path(name) for name in passwords}
+            self._accounts = account_lines(passwords, files, new=new)
         state.write_accounts(passwords, options.mapping)
         nodes = {name: (address(ftp), address(command)) for name, (ftp, command) in self._listeners.nodes.items()}
         state.prepare(options, address(self._listeners.auth), nodes)
@@ -90,7 +94,10 @@ class _Standalone:
             return
         login = next(iter([login.name for login in options.users] or options.mapping))
         home = pwd.getpwnam(options.mapping[login]).pw_dir
-        text = banner(url, nodes, self._accounts, login, state.ca_path, state.log_path, home)
+        # Made-up passwords are in files of whoever started this; those given by --user are theirs to remember.
+        password_file = None if options.users else state.password_path(login)
+        example = Example(login, home, password_file)
+        text = banner(url, nodes, self._accounts, example, state.ca_path, state.log_path)
         click.echo(text, nl=False)
 
 

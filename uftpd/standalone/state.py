@@ -21,6 +21,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from uftp.protocol.dn import Attribute, Name, canonical, format_name
 from uftpd.config.toml import ConfigError, HostPort
@@ -79,6 +80,7 @@ class StateDirectory:
             os.chmod(self.path, 0o700 if service is None else 0o711)
             self._take_lock()
             self._make("private")
+            self._make("accounts")
             self._make("auth", readable=True)
             self._make("nodes", readable=True)
         except OSError as error:
@@ -138,10 +140,9 @@ class StateDirectory:
         """The CA certificate for clients."""
         return self.path / "ca.pem"
 
-    @property
-    def account_path(self) -> Path:
-        """Names and passwords that were made up."""
-        return self.path / "account"
+    def password_path(self, name: str) -> Path:
+        """Where a password that was made up is kept: the file has nothing else in it."""
+        return self.path / "accounts" / quote(name, safe=" @")
 
     # -- accounts -----------------------------------------------------------------------------------------------------
 
@@ -150,20 +151,21 @@ class StateDirectory:
 
         Returns:
             Passwords by name, and whether any of them is new.
+
+        Raises:
+            OSError: they cannot be kept.
         """
-        kept: dict[str, str] = {}
-        if self.account_path.exists():
-            os.chmod(self.account_path, 0o600)
-            for line in self.account_path.read_text().splitlines():
-                name, _, password = line.rpartition(":")
-                kept[name] = password
-        missing = [name for name in names if not kept.get(name)]
-        for name in missing:
-            kept[name] = "".join(secrets.choice(_ALPHABET) for _ in range(_PASSWORD_CHARACTERS))
-        if missing:
-            text = "".join(f"{name}:{password}\n" for name, password in kept.items())
-            write_private(self.account_path, text.encode())
-        return {name: kept[name] for name in names}, bool(missing)
+        passwords = {}
+        new = False
+        for name in names:
+            path = self.password_path(name)
+            try:
+                passwords[name] = path.read_text().strip()
+            except FileNotFoundError:
+                passwords[name] = "".join(secrets.choice(_ALPHABET) for _ in range(_PASSWORD_CHARACTERS))
+                write_private(path, passwords[name].encode() + b"\n")
+                new = True
+        return passwords, new
 
     def write_accounts(self, passwords: Mapping[str, str], mapping: Mapping[str, str]) -> None:
         """The password file and the map file of the auth server.
