@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -49,3 +51,11 @@ def test_version_and_no_arguments() -> None:
     outcome = uftp("--version")
     assert (outcome.code, outcome.out.decode().strip()) == (0, f"uftp {package.__version__}")
     assert uftp().code == 2
+
+
+def test_the_documentation_has_the_same_exit_codes() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "CLI.md").read_text()
+    table = page.partition("## Exit codes")[2]
+    assert re.findall(r"^\| ([0-9]+) \| (.*) \|$", table, re.MULTILINE) == [
+        (str(code), meaning) for code, meaning in MEANINGS
+    ]

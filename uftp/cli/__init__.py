@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
 def main() -> int:
     """Entry point of the `uftp` script; returns the exit code."""
+    gc.set_threshold(50_000)  # what start-up imports is no garbage
     from uftp.cli.main import run
 
-    return run(sys.argv[1:])
+    try:
+        return run(sys.argv[1:])
+    finally:
+        gc.freeze()  # nor is it worth looking for any at the end
 
 
 __all__ = ["main"]

@@ -33,7 +33,7 @@ _LATER = {
 @click.option("-p", "--preserve", is_flag=True, help="Keep times and permission bits.")
 @click.option("-t", "--threads", type=click.IntRange(1, 64), help="Sessions at once; automatic if not given.")
 @click.option("-T", "--split-threshold", metavar="SIZE", help="Split files from this size on, as 512m.")
-@click.option("-B", "--bytes", "byte_range", metavar="FIRST-LAST[-p]", help="Only these bytes; see below.")
+@click.option("-B", "--bytes", "byte_range", metavar="FIRST-LAST[-p]", help="Only these bytes; see above.")
 @click.option("-n", "--streams", type=click.IntRange(1, 64), default=1, help="Data streams a session; 1 is used.")
 @click.option("-D", "--show-performance", is_flag=True, help="Show the rate of each file, and of all, at the end.")
 @click.option("-E", "--encrypt", is_flag=True, help="Encrypt data connections (not available yet).")
