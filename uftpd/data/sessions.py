@@ -6,6 +6,7 @@ For each running session there is a task that reads its report socket: log and u
 from __future__ import annotations
 
 import array
+import secrets
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -42,6 +43,8 @@ _log = EventLog("session")
 
 _START_SECONDS: Final = 10.0
 _USER_INFO_SECONDS: Final = 5.0
+# A session says what it did; who it is, and when and where the line was written, is not for it to say.
+_OUR_FACTS: Final = frozenset({"session", "user", "level", "text", "time", "part", "event"})
 
 
 class SessionRefused(Exception):
@@ -57,6 +60,8 @@ class _Child:
         self.report = report
         self.outcome: Ready | Failed | KeyFiles | None = None
         self.decided = trio.Event()
+        self.end_reason = "the session process ended"
+        self.exited = trio.Event()
 
     def decide(self, outcome: Ready | Failed | KeyFiles) -> None:
         """The first word counts."""
@@ -89,6 +94,7 @@ class Sessions:
         self._children: dict[str, _Child] = {}
         self._nursery: trio.Nursery | None = None
         self._draining = False
+        self._over = trio.Event()
         self._user_info_limit = trio.CapacityLimiter(4)
         self._ports: PortPool | None = None
         self._ports_changed = trio.Event()
@@ -108,31 +114,45 @@ class Sessions:
             self._nursery = nursery
             if self._ports is not None:
                 nursery.start_soon(self._grant_ports, self._ports)
-            while not (self._draining and not self._children):
-                data = await self._spawner.recv(spawn_messages.MAX_MESSAGE)
-                if not data:
-                    _log("spawner is gone", level="error")
-                    break
-                match spawn_messages.decode_from_spawner(data):
-                    case Exited() as exited:
-                        self._exited(exited)
-                    case Inherited(users=users):
-                        self._ledger.inherit(users)
-                    case DrainAll():
-                        self._draining = True
-                        on_drain()
-                        for child in self._children.values():
-                            child.tell(Drain(seconds=self.config.limits.drain_seconds))
-                    case Reload():
-                        on_reload()
+            nursery.start_soon(self._follow_spawner, on_drain, on_reload)
+            await self._over.wait()
             nursery.cancel_scope.cancel()
+
+    async def _follow_spawner(self, on_drain: Callable[[], None], on_reload: Callable[[], None]) -> None:
+        while data := await self._next_message():
+            match spawn_messages.decode_from_spawner(data):
+                case Exited() as exited:
+                    self._exited(exited)
+                case Inherited(users=users):
+                    self._ledger.inherit(users)
+                case DrainAll():
+                    self._draining = True
+                    on_drain()
+                    for child in self._children.values():
+                        child.tell(Drain(seconds=self.config.limits.drain_seconds))
+                    self._check_drained()
+                case Reload():
+                    on_reload()
+        _log("spawner is gone", level="error")
+        self._over.set()
+
+    async def _next_message(self) -> bytes:
+        try:
+            return await self._spawner.recv(spawn_messages.MAX_MESSAGE)
+        except ConnectionResetError:  # it went without reading our last word
+            return b""
+
+    def _check_drained(self) -> None:
+        if self._draining and not self._children:
+            self._over.set()
 
     def _exited(self, exited: Exited) -> None:
         self._ledger.end(exited.id)
-        child = self._children.pop(exited.id, None)
+        child = self._children.get(exited.id)
         if child is None:
             return
-        child.decide(Failed(reason=exited.refused or "the session process ended"))
+        child.end_reason = exited.refused or child.end_reason
+        child.exited.set()
         if self._ports is not None:
             self._ports.forget(exited.id)
             self._ports_changed.set()
@@ -182,7 +202,7 @@ class Sessions:
         """
         async with self._user_info_limit:
             request = KeyFileRequest(user=user, key_files=self.config.files.key_files)
-            child = await self._spawn(f"keys-{id(request):x}", "user-info", user, request)
+            child = await self._spawn(f"keys-{secrets.token_hex(4)}", "user-info", user, request)
             outcome = await self._outcome(child, _USER_INFO_SECONDS)
         if isinstance(outcome, KeyFiles):
             return outcome
@@ -206,7 +226,7 @@ class Sessions:
         try:
             await self._tell_spawner(Spawn(id=child_id, kind=kind, user=user), *sockets, theirs)
         except BaseException:
-            self._children.pop(child_id, None)
+            child.exited.set()  # there never was one
             raise
         finally:
             theirs.close()
@@ -217,7 +237,8 @@ class Sessions:
             await child.decided.wait()
         if child.outcome is None:
             child.decide(Failed(reason="looking up the account took too long"))
-            await self._tell_spawner(Kill(id=child.id))
+            with trio.move_on_after(_START_SECONDS, shield=True):
+                await self._tell_spawner(Kill(id=child.id))
         assert child.outcome is not None  # noqa: S101 - decided above
         return child.outcome
 
@@ -267,13 +288,18 @@ class Sessions:
             await self._tell_spawner(Kill(id=child.id))
         finally:
             child.report.close()
+        # Only now: what it had to say, its outcome above all, may be read after the spawner's word of its end.
+        await child.exited.wait()
+        child.decide(Failed(reason=child.end_reason))
+        del self._children[child.id]
+        self._check_drained()
 
     def _take(self, child: _Child, message: FromSession) -> None:
         match message:
             case Ready() | Failed() | KeyFiles():
                 child.decide(message)
             case Record(level=level, event=text, fields=fields):
-                facts = {key: value for key, value in fields.items() if key not in ("session", "user", "level", "text")}
+                facts = {key: value for key, value in fields.items() if key not in _OUR_FACTS}
                 _log(text, level=level, session=child.id, user=child.user, **facts)
             case WantPort():
                 self._want_port(child)

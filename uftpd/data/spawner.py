@@ -273,7 +273,12 @@ class Spawner:
                 spare.channel.close()
             os.close(self._wakeup_read)
             os.close(self._wakeup_write)
-            self._run_front(self._config, mine, lambda: os.close(ready_write))
+
+            def say_ready() -> None:
+                os.write(ready_write, b"1")
+                os.close(ready_write)
+
+            self._run_front(self._config, mine, say_ready)
             status = 0
         except BaseException as error:
             _log("front failed", level="error", traceback="".join(traceback.format_exception(error)))
@@ -281,18 +286,15 @@ class Spawner:
             os._exit(status)
 
     def _front_ready(self) -> None:
+        said_so = os.read(self._ready_pipe, 1)  # nothing, if the front ended before
         self._poll.unregister(self._ready_pipe)
         os.close(self._ready_pipe)
         self._ready_pipe = -1
-        if not self._served and self._front_is_alive():
+        if said_so and not self._served:
             self._served = True
             if self._ready is not None:
                 self._ready()
             systemd.notify("READY=1")
-
-    def _front_is_alive(self) -> bool:
-        # The pipe also closes when the front dies before it is ready.
-        return self._front is not None and os.waitid(os.P_PID, self._front[0], _LOOK) is None
 
     def _front_died(self) -> None:
         assert self._front is not None  # noqa: S101 - its pidfd was polled
@@ -494,6 +496,3 @@ def _clean_environment() -> None:
     keep = ("PATH", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "NOTIFY_SOCKET", "TMPDIR")
     for name in set(os.environ) - {*keep}:
         del os.environ[name]
-
-
-_LOOK: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT
