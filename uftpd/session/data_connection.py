@@ -6,6 +6,7 @@ Commands are read meanwhile; a transfer waits for the connection when it needs i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -126,7 +127,8 @@ class DataConnections:
                 while self._connection is None:
                     connection, address = await accepting.listener.accept()
                     if _plain_text(address[0]).partition("%")[0] == self._peer and not accepting.scope.cancel_called:
-                        self._connection = _plain_socket(connection)
+                        with contextlib.suppress(OSError):  # reset by now; the client may come again
+                            self._connection = _plain_socket(connection)
                     else:
                         connection.close()
         finally:
@@ -214,8 +216,12 @@ def _listener(address: str, port: int) -> trio.socket.SocketType:
 
 def _plain_socket(connection: trio.socket.SocketType) -> socket.socket:
     plain = socket.socket(fileno=connection.detach())
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    enable_keepalive(plain)
+    try:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        enable_keepalive(plain)
+    except OSError:
+        plain.close()
+        raise
     return plain
 
 

@@ -97,8 +97,11 @@ def file_status(session: Session, argument: bytes) -> Reply:
     try:
         # The capital N alone lists a directory; anything else describes it.
         info = session.tree.info(path)
-        entries = session.tree.scan(path) if option == b"N" and info.is_dir else iter((info,))
-        lines = [format_stat(entry) for entry in _sayable(session, entries)]
+        if option == b"N" and info.is_dir:
+            with session.tree.scan(path) as entries:
+                lines = [format_stat(entry) for entry in _sayable(session, entries)]
+        else:
+            lines = [format_stat(entry) for entry in _sayable(session, iter((info,)))]
     except FileNotFoundError:
         raise CommandError(500, NOT_THERE) from None
     return multi_line(211, " Sending file list", lines, "End of file list")

@@ -41,7 +41,7 @@ class PathFilter:
 
     scope: bytes | None = None
     _includes: tuple[tuple[bytes, re.Pattern[bytes]], ...] = ()
-    _excludes: tuple[re.Pattern[bytes], ...] = ()
+    _excludes: tuple[tuple[bytes, re.Pattern[bytes]], ...] = ()
     _protected: tuple[bytes, ...] = field(default=())
 
     @classmethod
@@ -59,7 +59,7 @@ class PathFilter:
         return cls(
             start.rstrip(b"/") + b"/" + scope if scope else None,
             tuple((pattern, _compile(pattern)) for pattern in wanted),
-            tuple(_compile(pattern) for pattern in _absolute(excludes, start)),
+            tuple((pattern, _compile(pattern)) for pattern in _absolute(excludes, start)),
             tuple(protected),
         )
 
@@ -72,7 +72,7 @@ class PathFilter:
         """Whether content and metadata of `path` may be read."""
         if self.scope is not None and not is_beneath(path, self.scope):
             return False
-        if any(self._matches(pattern, path) for pattern in self._excludes):
+        if any(self._matches(pattern, path) for _, pattern in self._excludes):
             return False
         return not self._includes or any(self._matches(pattern, path) for _, pattern in self._includes)
 
@@ -80,7 +80,7 @@ class PathFilter:
         """Whether `path` may be entered: it is admitted, or is on the way to something that may be."""
         if self.admits(path):
             return True
-        if any(self._matches(pattern, path) for pattern in self._excludes):
+        if any(self._matches(pattern, path) for _, pattern in self._excludes):
             return False
         if self.scope is not None and not is_beneath(self.scope, path):
             return False
@@ -116,6 +116,11 @@ class PathFilter:
         self.check_change(path)
         if any(is_beneath(protected, path) for protected in self._protected):
             raise Forbidden("directory holds a file that is write-protected by the site")
+
+    def check_move_tree(self, path: bytes) -> None:
+        """Raise `Forbidden` if something beneath the directory `path` may be excluded by the name it has there."""
+        if any(_on_the_way(path, text) for text, _ in self._excludes):
+            raise Forbidden("directory may hold files that are not part of this session")
 
 
 def _on_the_way(path: bytes, pattern: bytes) -> bool:

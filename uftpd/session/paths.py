@@ -149,12 +149,15 @@ class FileTree:
             os.close(directory)
 
     def _check_real(self, fd: int, path: bytes) -> None:
-        """What was opened by way of a link must pass the filter under its real path too."""
+        """What was opened must pass the filter under its real path too; only directories are ever on the way."""
         if not self.filter.restricts:
             return
         real = self._seen(os.readlink(b"/proc/self/fd/%d" % fd))
-        if real != path:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
             self.filter.check_enter(real)
+        else:
+            self.filter.check_read(path)
+            self.filter.check_read(real)
 
     def _seen(self, real: bytes) -> bytes:
         """The path under which the client sees what really lies at `real`."""
@@ -233,31 +236,32 @@ class FileTree:
             os.close(fd)
         return True
 
-    def scan(self, path: bytes) -> Iterator[FileInfo]:
+    @contextlib.contextmanager
+    def scan(self, path: bytes) -> Iterator[Iterator[FileInfo]]:
         """The entries of a directory, one after the other: links followed, unfinished uploads and what cannot be
         examined left out.
         """
         self.filter.check_enter(path)
         fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
-        return self._scan(fd, path)
-
-    def _scan(self, fd: int, path: bytes) -> Iterator[FileInfo]:
-        prefix = path.rstrip(b"/") + b"/"
         try:
             with os.scandir(fd) as entries:
-                for entry in entries:
-                    name = os.fsencode(entry.name)
-                    if is_part_name(name) or (self.filter.restricts and not self.filter.leads(prefix + name)):
-                        continue
-                    with contextlib.suppress(OSError, Forbidden):
-                        yield self._describe(name, self._stat_entry(entry, prefix + name))
+                yield self._entries(entries, path.rstrip(b"/") + b"/")
         finally:
             os.close(fd)
 
+    def _entries(self, entries: Iterator[os.DirEntry[str]], prefix: bytes) -> Iterator[FileInfo]:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if not is_part_name(name):
+                with contextlib.suppress(OSError, Forbidden):
+                    yield self._describe(name, self._stat_entry(entry, prefix + name))
+
     def _stat_entry(self, entry: os.DirEntry[str], path: bytes) -> os.stat_result:
-        if not entry.is_symlink():
-            return entry.stat(follow_symlinks=False)
-        return self.stat(path) if self.confined else entry.stat()
+        if entry.is_symlink():
+            return self.stat(path) if self.confined else entry.stat()
+        if self.filter.restricts:
+            (self.filter.check_enter if entry.is_dir() else self.filter.check_read)(path)
+        return entry.stat(follow_symlinks=False)
 
     def _describe(self, name: bytes, info: os.stat_result) -> FileInfo:
         if info.st_uid == os.geteuid():
@@ -285,28 +289,24 @@ class FileTree:
         if path == self.base:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with self.place(path) as place:
+            self.filter.check_change(self._real_path(place.directory, place.name))
             os.mkdir(place.name, 0o777, dir_fd=place.directory)
 
     def rmdir(self, path: bytes) -> None:
         """Remove an empty directory."""
-        self._check_not_base(path)
-        self.filter.check_move(path)
-        with self.place(path) as place:
+        with self._movable(path) as place:
             os.rmdir(place.name, dir_fd=place.directory)
 
     def unlink(self, path: bytes) -> None:
         """Remove a file, or a link itself."""
-        self._check_not_base(path)
-        self.filter.check_move(path)
-        with self.place(path) as place:
+        with self._movable(path) as place:
             os.unlink(place.name, dir_fd=place.directory)
 
     def rename(self, source: bytes, target: bytes) -> None:
         """Give a file or directory another name, replacing a file of that name."""
-        for path in (source, target):
-            self._check_not_base(path)
-            self.filter.check_move(path)
-        with self.place(source) as old, self.place(target) as new:
+        with self._movable(source) as old, self._movable(target) as new:
+            if old.info is not None and stat.S_ISDIR(old.info.st_mode):
+                self.filter.check_move_tree(source)
             os.rename(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory)
 
     def set_facts(self, path: bytes, *, mtime_ns: int | None = None, permissions: int | None = None) -> None:
@@ -331,9 +331,18 @@ class FileTree:
     def _real_path(self, directory: int, name: bytes) -> bytes:
         return self._seen(os.readlink(b"/proc/self/fd/%d" % directory)).rstrip(b"/") + b"/" + name
 
-    def _check_not_base(self, path: bytes) -> None:
+    def _movable(self, path: bytes) -> Place:
+        """The place of a name that may be removed, renamed or replaced, by whatever way it is reached."""
         if path == self.base:
             raise Forbidden("the session's own directory")
+        self.filter.check_move(path)
+        place = self.place(path)
+        try:
+            self.filter.check_move(self._real_path(place.directory, place.name))
+        except BaseException:
+            os.close(place.directory)
+            raise
+        return place
 
 
 def _lstat(name: bytes, directory: int) -> os.stat_result | None:

@@ -105,7 +105,7 @@ def open_tree(settings: SessionSettings, account: Account) -> tuple[FileTree, by
     """
     home = account.home
     start, base = session_directory(settings.file, home, os.path.isdir(home))
-    protected = [form + b"/" + name.encode() for name in settings.write_protected for form in _forms(home)]
+    protected = [form for name in settings.write_protected for form in _forms(home, name.encode())]
     path_filter = PathFilter.create(
         start=start,
         includes=settings.includes,
@@ -121,9 +121,10 @@ def open_tree(settings: SessionSettings, account: Account) -> tuple[FileTree, by
     return tree, start
 
 
-def _forms(home: bytes) -> set[bytes]:
-    """The home by its name, and where it really is."""
-    return {home.rstrip(b"/"), os.path.realpath(home).rstrip(b"/")}
+def _forms(home: bytes, name: bytes) -> set[bytes]:
+    """The paths of a file below the home: by the home's name, where the home really is, and where the file is."""
+    paths = {directory.rstrip(b"/") + b"/" + name for directory in (home, os.path.realpath(home))}
+    return paths | {os.path.realpath(path) for path in paths}
 
 
 async def serve(

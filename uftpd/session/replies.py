@@ -21,6 +21,7 @@ _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_TAKEN: Final = (
     errno.EACCES,
     errno.EPERM,
+    errno.EEXIST,
     errno.EROFS,
     errno.EISDIR,
     errno.ENOTDIR,
@@ -32,8 +33,10 @@ _NOT_TAKEN: Final = (
     errno.ENXIO,
     errno.ETXTBSY,
 )
-# Where upstream answers a missing or existing file with 500 instead of 550, and clients may have got used to it.
-_PLAIN_ERROR_VERBS: Final = ("STAT", "DELE", "RMD", "MKD", "XRMD", "XMKD")
+# Where upstream answers a missing file with 500 instead of 550, and clients may have got used to it.
+# For MKD, RMD and DELE this would not do: to lftp 500 is a server that lacks the command, and a mirror onto a directory
+# that exists waits for ever.
+_PLAIN_ERROR_VERBS: Final = ("STAT",)
 
 
 class CommandError(Exception):

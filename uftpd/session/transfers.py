@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DONE: Final = reply(226, "File transfer successful")
+_LAST_WORD_SECONDS: Final = 0.01
 _LISTING_BLOCK: Final = 64 * 1024
 _NO_CONNECTION: Final = "no data connection: EPSV or PASV must come first, and the client must connect"
 
@@ -227,8 +228,11 @@ async def _upload(
             received = await pumped(session, job, pump)
             if expected is not None and received < expected:
                 raise Incomplete(f"the data ended after {received} of {expected} bytes")
+            if expected is None and target.how == "part":
+                # Without a length the end of the data is the only mark, and a killed client looks just so: its
+                # kernel closes the data connection first. The end of the control connection then stops us here.
+                await trio.sleep(_LAST_WORD_SECONDS)
             if expected is None and not client.is_connected():
-                # Without a length the end of the data is the only mark, and a killed client looks just so.
                 raise ConnectionBroken("the client went away")
             with trio.CancelScope(shield=True):
                 await in_thread(lambda: target.commit(received))
@@ -266,12 +270,13 @@ async def _listing(
     path = session.path(_without_options(argument) if verb != "MLSD" else argument)
     require_connection(session)
     try:
-        entries = await in_thread(lambda: session.tree.scan(path))
-        async with running(session, verb) as job:
-            connection = await session.data.connected()
-            prepare(connection, session.limits.stall_seconds)
-            await client.send(reply(150, "OK"))
-            await pumped(session, job, lambda: _send_listing(session, entries, line, connection, job.meter))
+        with ExitStack() as directory:
+            entries = await in_thread(lambda: directory.enter_context(session.tree.scan(path)))
+            async with running(session, verb) as job:
+                connection = await session.data.connected()
+                prepare(connection, session.limits.stall_seconds)
+                await client.send(reply(150, "OK"))
+                await pumped(session, job, lambda: _send_listing(session, entries, line, connection, job.meter))
     except NotADirectoryError:
         raise CommandError(550, "Directory does not exist.") from None
     finally:
