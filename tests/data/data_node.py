@@ -207,6 +207,8 @@ class Node:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
         text = self.log_path.read_text()
+        strange = [line for line in text.splitlines() if not line.startswith("{")]
+        assert not strange, strange
         bad = [e for e in self.log() if e["event"] in _BAD_EVENTS and e["event"] not in self.allowed]
         assert not bad, bad
         assert "Traceback" not in text or "traceback" in self.allowed, text
@@ -282,7 +284,7 @@ def running_node(
         as_root: whether it serves all users.
         ftp_host: where FTP listens.
         environment: variables for it.
-        wait_ready: come back only when it serves.
+        wait_ready: come back only when it serves; if False, it has no callback to tell so either.
         prepare: called with the directory before the node starts.
         sections: of the configuration.
     """
@@ -302,7 +304,14 @@ def running_node(
             fds = [ready_write, ftp.fileno(), command.fileno()]
             ids = ("-1", "-1") if as_root or os.geteuid() == person.uid else (str(person.uid), str(person.gid))
             process = subprocess.Popen(
-                [sys.executable, str(_RUNNER), str(config_path), *ids, *map(str, fds)],
+                [
+                    sys.executable,
+                    str(_RUNNER),
+                    str(config_path),
+                    *ids,
+                    str(fds[0] if wait_ready else -1),
+                    *map(str, fds[1:]),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -329,6 +338,12 @@ def running_node(
             node.stop()
     finally:
         shutil.rmtree(root)
+
+
+class StartNode(Protocol):
+    """Starts a node that ends with the test; takes the arguments of `running_node`."""
+
+    def __call__(self, **arguments: Any) -> Node: ...
 
 
 # -- accounts -----------------------------------------------------------------------------------------------------
@@ -370,9 +385,3 @@ def _remove_old_accounts() -> None:
         number = entry.pw_name.removeprefix("uftp-t")[:-1]
         if entry.pw_name.startswith("uftp-t") and number.isdigit() and not Path("/proc", number).exists():
             _account_tool("userdel", entry.pw_name)
-
-
-class StartNode(Protocol):
-    """Starts a node that ends with the test."""
-
-    def __call__(self, **arguments: Any) -> Node: ...

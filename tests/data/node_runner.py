@@ -1,7 +1,7 @@
 """Runs a data node for tests: `node_runner.py CONFIG UID GID READY_FD FTP_FDS COMMAND_FDS`.
 
 The listening sockets come from the test, so that no port is guessed. A uid other than -1 is taken first, for good: a
-node started by an ordinary user.
+node started by an ordinary user. READY_FD is -1 for a node that tells nobody.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def main() -> int:
     ftp = [socket.socket(fileno=int(fd)) for fd in ftp_fds.split(",")]
     command = [socket.socket(fileno=int(fd)) for fd in command_fds.split(",")]
     ready = int(ready_fd)
-    os.set_inheritable(ready, False)
+    if ready >= 0:
+        os.set_inheritable(ready, False)
 
     def say_ready() -> None:
         os.write(ready, b"ready")
@@ -34,7 +35,13 @@ def main() -> int:
 
     path = Path(config_path)
     config = load(path, DataConfig)
-    return service.run(config, config_path=path, ftp_listeners=ftp, command_listeners=command, ready=say_ready)
+    return service.run(
+        config,
+        config_path=path,
+        ftp_listeners=ftp,
+        command_listeners=command,
+        ready=say_ready if ready >= 0 else None,
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -185,11 +186,11 @@ NAMES = [
     b"100%25",
     b"%41",
     b'quo"te',
-    "ümlaut".encode(),
+    b"\xc3\xbcmlaut",
     b"\xff",
 ]
 # Without NAMES PCT 0xFF before a byte from 0xF0 on is a Telnet sequence; before others it is itself.
-SAYABLE = [b"\xff\xe9", b" leading", b"100%25", b"%41", b'quo"te', "ümlaut".encode(), b"\xff"]
+SAYABLE = [b"\xff\xe9", b" leading", b"100%25", b"%41", b'quo"te', b"\xc3\xbcmlaut", b"\xff"]
 
 
 def encode(name: bytes) -> bytes:
@@ -339,10 +340,9 @@ def test_status_and_abort_during_a_download(shared_node: Node) -> None:
         ftp.send("ABOR")
         assert ftp.reply()[:3] == b"426"
         assert ftp.reply()[:3] == b"226"
-        with pytest.raises(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError):
             while data.recv(1 << 20):
                 pass
-            raise ConnectionResetError
         assert ftp.retrieve("RETR /dev/null")[1] == b""
 
 
