@@ -6,6 +6,7 @@ Servers are imported only when they are started, so that `uftpd --help` is quick
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -59,8 +60,10 @@ def auth(context: click.Context, config: Path | None) -> int:
     from uftpd.auth import server
     from uftpd.config.auth import AuthConfig, checked
     from uftpd.config.toml import load
+    from uftpd.data import systemd
 
-    return server.run(checked(load(config, AuthConfig), config))
+    ready = partial(systemd.notify, "READY=1")
+    return server.run(checked(load(config, AuthConfig), config), ready=ready)
 
 
 @auth.command("hash-password")

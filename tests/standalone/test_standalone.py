@@ -321,6 +321,22 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         assert f"cannot listen on 127.0.0.1:{port}: Address already in use; --auth-port takes another" in message
 
 
+@pytest.mark.parametrize("name", ["uftpd.log", "private/ca.key", "auth/map.json", "nodes/TEST/acl", "lock", "ca.pem"])
+def test_what_is_in_the_way_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "state" / name
+    path.mkdir(parents=True)
+    free = ["--auth-port", "0", "--ftp-port", "0", "--command-port", "0"]
+    assert f"{path}: Is a directory" in _refused("--state", str(tmp_path / "state"), *_mapped(), *free)
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the service user matters only to root")
+    free = ["--auth-port", "0", "--ftp-port", "0", "--command-port", "0", "--service-user", "none-such"]
+    message = _refused("--state", str(tmp_path / "state"), *_mapped(), *free)
+    assert "--service-user: there is no local account 'none-such'" in message
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -6,6 +6,7 @@ Everything that needs privileges (keys, ports) is done by `open_server`; the cal
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -198,6 +199,8 @@ def run(
     opened = open_server(config, listeners)
     if drop_privileges is not None:
         drop_privileges()
+    if os.geteuid() == 0:
+        event("running as root, which an auth server does not need", level=logging.WARNING)
     try:
         trio.run(_run, config, opened, ready)
     except BaseExceptionGroup as group:

@@ -49,8 +49,16 @@ def run_standalone(options: StandaloneOptions) -> int:
         for name in listeners.nodes
     ]
     servers.append(Server("the auth server", partial(_run_auth, state.auth_config_path, listeners, service)))
-    supervisor = Supervisor(state.release_in_child, state.open_log())
+    try:
+        log = state.open_log()
+    except OSError as error:
+        raise _unusable(error, state) from error
+    supervisor = Supervisor(state.release_in_child, log)
     return supervisor.run(servers, standalone.prepare, standalone.announce)
+
+
+def _unusable(error: OSError, state: StateDirectory) -> ConfigError:
+    return ConfigError(f"{error.filename2 or error.filename or state.path}: {error.strerror}")
 
 
 class _Standalone:
@@ -63,15 +71,22 @@ class _Standalone:
         self._accounts = ""
 
     def prepare(self) -> None:
-        """Accounts, certificates and configuration files of all servers."""
+        """Accounts, certificates and configuration files of all servers.
+
+        Raises:
+            ConfigError: something cannot be read or written.
+        """
+        try:
+            self._prepare()
+        except OSError as error:
+            raise _unusable(error, self._state) from error
+
+    def _prepare(self) -> None:
         options, state = self._options, self._state
         if options.users:
             passwords = {login.name: read_password(login) for login in options.users}
         else:
-            try:
-                passwords, new = state.made_up_passwords(list(options.mapping))
-            except OSError as error:
-                raise ConfigError(f"{error.filename or state.path}: {error.strerror}") from error
+            passwords, new = state.made_up_passwords(list(options.mapping))
             files = {name: state.password_path(name) for name in passwords}
             self._accounts = account_lines(passwords, files, new=new)
         state.write_accounts(passwords, options.mapping)

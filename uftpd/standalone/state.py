@@ -172,6 +172,7 @@ class StateDirectory:
 
         Raises:
             ConfigError: a name cannot stand in a password file.
+            OSError: something cannot be written.
         """
         from uftpd.auth.identity.password_file import password_line
 
@@ -200,16 +201,8 @@ class StateDirectory:
             nodes: FTP address and command port of each data node.
 
         Raises:
-            ConfigError: something cannot be written, or does not fit together.
+            OSError: something cannot be written.
         """
-        try:
-            self._prepare(options, auth, nodes)
-        except OSError as error:
-            raise ConfigError(f"{error.filename or self.path}: {error.strerror}") from error
-
-    def _prepare(
-        self, options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, tuple[HostPort, HostPort]]
-    ) -> None:
         from uftpd.pki import Authority
 
         authority = Authority(self.path / "private")
