@@ -217,11 +217,14 @@ def test_ctrl_c_leaves_nothing(server: PlainServer, there: Path) -> None:
     assert list(there.iterdir()) == []
 
 
-def test_a_reader_that_has_enough_is_no_trouble(server: PlainServer, there: Path) -> None:
+@pytest.mark.parametrize("command", ["ls", "cat"])
+def test_a_reader_that_has_enough_is_no_trouble(server: PlainServer, there: Path, command: str) -> None:
+    (there / "big").write_bytes(CONTENT)
+    place = {"ls": "/", "cat": "/big"}[command]
     for number in range(30):
         (there / f"file{number}").write_bytes(b"")
     with subprocess.Popen(
-        [UFTP, "ls", server.url + "/"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        [UFTP, command, server.url + place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
     ) as running:
         assert running.stdout is not None
         assert running.stderr is not None

@@ -84,6 +84,8 @@ def reporting_errors(settings: Settings, function: Callable[[], T]) -> T:
     try:
         return function()
     except UFTPError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise BrokenPipeError from error  # `uftp cat ... | head`: the reader has enough
         print_error(settings, error)
         raise click.exceptions.Exit(exit_code(error)) from None
     except Interrupted as error:

@@ -194,8 +194,11 @@ class Scheduler:
 
     async def _clean(self, task: FileTask) -> None:
         self._open_tasks.discard(task)
+        if task.finished:
+            task.discard()  # closes a descriptor; removing an unfinished file may take longer
+            return
         await trio.to_thread.run_sync(task.discard)
-        if task.finished or not task.leaves_remote_part():
+        if not task.leaves_remote_part():
             return
         try:
             async with self._pool.session() as session:
