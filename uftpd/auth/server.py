@@ -199,8 +199,6 @@ def run(
     opened = open_server(config, listeners)
     if drop_privileges is not None:
         drop_privileges()
-    if os.geteuid() == 0:
-        event("running as root, which an auth server does not need", level=logging.WARNING)
     try:
         trio.run(_run, config, opened, ready)
     except BaseExceptionGroup as group:
@@ -230,6 +228,8 @@ async def _run(config: AuthConfig, opened: OpenServer, ready: Callable[[], None]
 
                 await serving.start(serve_here)
                 event("ready", listen=",".join(_address(listener) for listener in opened.listeners))
+                if os.geteuid() == 0:
+                    event("running as root, which an auth server does not need", level=logging.WARNING)
                 if ready is not None:
                     ready()
             nursery.cancel_scope.cancel()
