@@ -50,9 +50,10 @@ def read_keys(home: bytes, names: tuple[str, ...]) -> KeyFiles:
             continue
         for line in text.splitlines():
             key = line.strip()
-            if key and not key.startswith("#") and size + len(key) <= _MAX_KEYS_BYTES:
+            length = len(key.encode())  # longer than in the file, where that is no text
+            if key and not key.startswith("#") and size + length <= _MAX_KEYS_BYTES:
                 keys.append(key)
-                size += len(key)
+                size += length
         status.append(f"keyfile {shown} : OK")
     return KeyFiles(home=os.fsdecode(home), keys=tuple(keys), status=" ".join(status))
 
