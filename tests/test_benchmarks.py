@@ -1,0 +1,54 @@
+"""The benchmarks run, and their arithmetic holds."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measure import CommandFailed, median, percentile, run, tree, tree_cpu
+
+ROOT = Path(__file__).parent.parent
+BUSY = "import time\nwhile time.process_time() < 0.05: pass"
+
+
+def test_percentiles() -> None:
+    values = [float(value) for value in range(100, 0, -1)]
+    assert (percentile(values, 0), percentile(values, 50), percentile(values, 99)) == (1, 51, 100)
+    assert math.isnan(percentile([], 50))
+    assert math.isnan(median([]))
+
+
+def test_the_time_of_ended_children_stays_in_the_account_of_a_tree() -> None:
+    before = tree_cpu(os.getpid())
+    subprocess.run([sys.executable, "-c", BUSY], check=True)
+    assert tree_cpu(os.getpid()) - before >= 0.04
+    assert os.getpid() in tree(os.getpid())
+
+
+def test_a_client_that_fails_is_named_with_its_last_words() -> None:
+    assert run([sys.executable, "-c", BUSY], None).client_cpu >= 0.05
+    with pytest.raises(CommandFailed, match=r"exit 3: sorry$"):
+        run([sys.executable, "-c", "import sys; print('sorry'); sys.exit(3)"], None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["throughput", "logins"])
+def test_they_print_a_table(program: str) -> None:
+    few = {
+        "throughput": ["--size", "1", "--repeat", "1", "--only", "bare"],
+        "logins": ["--count", "4", "--repeat", "1", "--at-once", "2"],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{program}", *few[program]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert {"throughput": "bare sendfile loop", "logins": "uftpd "}[program] in done.stdout
