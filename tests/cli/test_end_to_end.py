@@ -103,6 +103,7 @@ def test_trees_with_any_names(there: Place, tmp_path: Path) -> None:
     for name in odd:
         with open(os.path.join(os.fsencode(top / "sub dir"), name), "wb") as file:
             file.write(name)
+    (top / "nothing in it").write_bytes(b"")
     assert there("cp", "-r", top, there.url + "/").code == 0
     assert files(there.directory / "tree") == files(top)
     assert (there.directory / "tree" / "sub dir" / "empty").is_dir()
@@ -121,6 +122,15 @@ def test_times_and_modes(there: Place, tmp_path: Path) -> None:
     for path in (there.directory / "f", back):
         assert path.stat().st_mtime_ns == 1_111_111_111_123_456_789
         assert path.stat().st_mode & 0o777 == 0o640
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o700)
+    (folder / "x").write_bytes(b"x")
+    os.utime(folder, ns=(10**18, 10**18))
+    assert there("cp", "-rp", folder, there.url + "/").code == 0
+    assert there("cp", "-rp", there.url + "/folder", tmp_path / "again").code == 0
+    for path in (there.directory / "folder", tmp_path / "again"):
+        assert path.stat().st_mtime_ns == 10**18
+        assert path.stat().st_mode & 0o777 == 0o700
     # Without -p a file that is replaced keeps the mode it had, however it is stored.
     source.chmod(0o600)
     source.write_bytes(CONTENT)

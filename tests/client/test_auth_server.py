@@ -23,7 +23,7 @@ from uftp.errors import (
 )
 
 GRANT = {"success": True, "reason": "", "serverHost": "ftp1", "serverPort": 64434, "secret": "abc"}
-INFO = {"TEST": {}, "OTHER": {}, "client": {}, "server": {}}
+INFO: dict[str, dict[str, object]] = {"TEST": {}, "OTHER": {}, "client": {}, "server": {}}
 
 
 @dataclass

@@ -164,7 +164,8 @@ async def open_control(
     except trio.TooSlowError:
         raise TimedOut(f"{name}: no connection within {connect_timeout:.0f} seconds; is a firewall between?") from None
     except socket.gaierror as error:
-        raise NetworkError(f"{name}: no such host; check the name") from error
+        only = {socket.AF_INET: " with an IPv4 address", socket.AF_INET6: " with an IPv6 address"}.get(family, "")
+        raise NetworkError(f"{name}: no such host{only}; check the name") from error
     except OSError as error:
         raise NetworkError(f"{name}: cannot connect: {_reason(error)}") from error
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -149,7 +149,7 @@ def _pool(connector: Connector, state: CopyState) -> SessionPool:
         state.sessions += 1
         return session
 
-    def refused(count: int, error: UFTPError) -> None:
-        state.on_note(f"going on with {count} session{'s' if count > 1 else ''}: {error}")
+    def refused(error: UFTPError) -> None:
+        state.on_note(f"going on with fewer sessions: {error}")
 
     return SessionPool(open_session, on_refusal=refused)

@@ -32,7 +32,7 @@ class SessionPool:
         open_session: Callable[[], Awaitable[FTPSession]],
         *,
         limit: int = 1,
-        on_refusal: Callable[[int, UFTPError], None] = lambda count, error: None,
+        on_refusal: Callable[[UFTPError], None] = lambda error: None,
     ) -> None:
         self._open_session = open_session
         self._on_refusal = on_refusal
@@ -108,7 +108,7 @@ class SessionPool:
             self._count -= 1
             if self._count > 0:
                 if not self._refused:
-                    self._on_refusal(self._count, error)
+                    self._on_refusal(error)
                 self._refused = True
                 self._limit = self._count
                 return None
