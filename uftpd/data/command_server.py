@@ -41,7 +41,12 @@ _UNKNOWN_USER: Final = b"500 No such user or no home directory found\n"
 
 
 class CommandServer:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        config: settings; replaced on reload.
+        ftp_port: what requests are answered with.
+    """
 
     def __init__(
         self,
@@ -52,7 +57,7 @@ class CommandServer:
         acl: AccessList | None,
         own_user: str | None,
     ) -> None:
-        self._config = config
+        self.config = config
         self._ledger = ledger
         self._sessions = sessions
         self._tls = tls
@@ -61,13 +66,13 @@ class CommandServer:
         self._own_user = own_user
         self.ftp_port = 0
 
-    def reconfigure(self, config: DataConfig, tls: ssl.SSLContext | None, acl: AccessList | None) -> None:
-        """Serve new connections by new settings."""
-        self._config, self._tls, self._acl = config, tls, acl
+    def set_tls(self, tls: ssl.SSLContext | None, acl: AccessList | None) -> None:
+        """Serve new connections so."""
+        self._tls, self._acl = tls, acl
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection, one request."""
-        if self._connections >= self._config.command_port.max_connections:
+        if self._connections >= self.config.command_port.max_connections:
             _log("connection refused", level="warning", connections=self._connections)
             stream.socket.close()
             return
@@ -84,7 +89,7 @@ class CommandServer:
 
     async def _exchange(self, plain: trio.SocketStream) -> None:
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
-        with trio.fail_after(self._config.command_port.request_seconds):
+        with trio.fail_after(self.config.command_port.request_seconds):
             if self._tls is not None:
                 stream = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
                 await stream.do_handshake()
@@ -120,13 +125,13 @@ class CommandServer:
                 return self._transfer(request)
 
     def _ping(self) -> bytes:
-        ftp = self._config.ftp
+        ftp = self.config.ftp
         return encode_ping_reply(
             PingReply(
                 version=__version__,
                 listen_port=self.ftp_port,
                 listen_address=ftp.listen[0].host,
-                max_sessions=self._config.limits.sessions_per_user,
+                max_sessions=self.config.limits.sessions_per_user,
                 advertise_address=ftp.advertise,
                 features=EXTENSION_FEATURES,
             )

@@ -157,15 +157,25 @@ class Front:
             return
         try:
             config = checked(load(self._config_path, DataConfig), self._config_path)
-            tls, acl = _command_port_tls(config)
         except ConfigError as error:
             _log("configuration not reloaded", level="error", reason=str(error))
             return
+        self._reload_tls(config)
         self._config = config
         self._ledger.limits = _session_limits(config)
         self._sessions.config = config
-        self._command_server.reconfigure(config, tls, acl)
+        self._command_server.config = config
         _log("configuration reloaded")
+
+    def _reload_tls(self, config: DataConfig) -> None:
+        """Take over certificate, key and CA where this process may still read them; a key often is root's alone."""
+        try:
+            if config.command_port.plain != self._config.command_port.plain:
+                # The socket stays where it is bound, which without TLS may only be loopback.
+                raise ConfigError("command_port.plain: changed")
+            self._command_server.set_tls(*_command_port_tls(config))
+        except ConfigError as error:
+            _log("TLS of the command port stays as it was until a restart", level="warning", reason=str(error))
 
     # -- clients ----------------------------------------------------------------------------------------------------
 
