@@ -113,6 +113,19 @@ def test_devices(server: PlainServer, there: Path) -> None:
     assert "-B" in endless.err
 
 
+def test_a_full_disk_fails_one_file_and_not_the_session(server: PlainServer, there: Path, tmp_path: Path) -> None:
+    (there / "a").write_bytes(CONTENT)
+    (there / "b").write_bytes(CONTENT)
+    full = uftp("cp", server.url + "/a", "/dev/full")
+    assert full.code == 7
+    assert "No space left" in full.err
+    # As many bytes as the target's file system can hold are a matter of that file alone.
+    (tmp_path / "a").mkdir()
+    some = uftp("cp", server.url + "/a", server.url + "/b", tmp_path)
+    assert some.code == 10
+    assert (tmp_path / "b").read_bytes() == CONTENT
+
+
 def test_wildcards_and_links(server: PlainServer, there: Path, tree: Path, tmp_path: Path) -> None:
     assert uftp("cp", "-r", tree, server.url + "/").code == 0
     target = tmp_path / "here"

@@ -12,8 +12,8 @@ SMALLEST_PIECE: Final = 16 * MIB  # a data connection takes a few round trips an
 LARGEST_PIECE: Final = 1024 * MIB  # what a broken connection can cost
 _PIECES_A_WORKER: Final = 4  # a slow session then only does less
 _AUTOMATIC_WORKERS: Final = 4
-# Measured on loopback, the second session gains nothing below this; over long lines it gains from less, but another
-# login costs several round trips there, too.
+# A further session costs a request to the auth server and a login, some ten round trips, so it has to be worth that.
+# Guesses with that in mind: what the best figures are depends on the line.
 _BYTES_A_WORKER: Final = 128 * MIB
 _FILES_A_WORKER: Final = 100
 _AUTOMATIC_THRESHOLD: Final = 256 * MIB
