@@ -77,6 +77,15 @@ class _Child:
             _log("message not taken", level="warning", session=self.id)
 
 
+async def _receive(report: trio.socket.SocketType) -> bytes:
+    """The next message of a child, empty when there is none to come."""
+    try:
+        return await report.recv(messages.MAX_MESSAGE)
+    except ConnectionResetError:
+        # It ended with a message of ours unread, which the kernel tells before it hands over the child's last words.
+        return await report.recv(messages.MAX_MESSAGE)
+
+
 class Sessions:
     """See the module.
 
@@ -279,7 +288,7 @@ class Sessions:
 
     async def _listen(self, child: _Child) -> None:
         try:
-            while data := await child.report.recv(messages.MAX_MESSAGE):
+            while data := await _receive(child.report):
                 self._take(child, messages.decode_from_session(data))
         except OSError:
             pass  # the process is gone; the spawner tells how
