@@ -116,10 +116,8 @@ class FileTree:
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
-    def _open(self, path: bytes, flags: int, mode: int = 0, *, follow: bool = True) -> int:
+    def _open(self, path: bytes, flags: int, mode: int = 0) -> int:
         """Open `path` under the rules on links."""
-        if not follow:
-            flags |= os.O_NOFOLLOW
         if not self.confined:
             return os.open(path, flags | os.O_CLOEXEC, mode)
         relative = path[len(self.base) :].lstrip(b"/") or b"."
@@ -144,9 +142,13 @@ class FileTree:
                 below = os.open(step, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
                 os.close(directory)
                 directory = below
-            return os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
+            fd = os.open(last, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
         finally:
             os.close(directory)
+        if flags & os.O_PATH and stat.S_ISLNK(os.fstat(fd).st_mode):  # the one way to open a link itself
+            os.close(fd)
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return fd
 
     def _check_real(self, fd: int, path: bytes) -> None:
         """What was opened must pass the filter under its real path too; only directories are ever on the way."""
