@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from uftp.protocol import ProtocolError
@@ -103,6 +103,7 @@ def test_any_time_is_read_back_to_the_nanosecond(mtime_ns: int) -> None:
 
 
 @given(st.integers(min_value=-(2**63), max_value=2**63), st.booleans(), st.booleans())
+@example(-30_610_224_001, False, False)  # the year 999
 def test_whatever_a_file_system_holds_as_time_can_be_listed(seconds: int, utc: bool, fraction: bool) -> None:
     info = FileInfo(name=b"x", size=0, mtime_ns=seconds * NANOSECONDS + 1)
     text = format_time(info.mtime_ns, utc=utc, fraction=fraction)

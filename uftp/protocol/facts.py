@@ -214,11 +214,11 @@ def format_list(info: FileInfo, *, now: float) -> bytes:
     """A line in the style of `ls -l`, as upstream writes it; `now` in seconds since the epoch decides the date form."""
     seconds = info.mtime_ns // NANOSECONDS
     t = _broken_down(seconds, utc=False)
-    form = f"{t.tm_year:5}" if abs(now - seconds) > _HALF_YEAR else f"{t.tm_hour:02}:{t.tm_min:02}"
+    form = f"{t.tm_year:04}" if abs(now - seconds) > _HALF_YEAR else f"{t.tm_hour:02}:{t.tm_min:02}"
     flags = zip("rwx", (info.readable, info.writable, info.executable), strict=True)
     rights = "".join(letter if flag else "-" for letter, flag in flags)
     kind, links = ("d", 3) if info.is_dir else ("-", 1)
-    date = f"{_MONTHS[t.tm_mon - 1]} {t.tm_mday:02} {form.strip()}"
+    date = f"{_MONTHS[t.tm_mon - 1]} {t.tm_mday:02} {form}"
     return f"{kind}{rights}------   {links} dummy dummy {info.size} {date} ".encode() + info.name
 
 
