@@ -350,12 +350,16 @@ class StartNode(Protocol):
 
 
 @contextlib.contextmanager
-def test_accounts() -> Iterator[tuple[Person, Person]]:
-    """Two accounts of the operating system, made for this run and removed after. Needs root."""
+def test_accounts(letters: str = "ab") -> Iterator[tuple[Person, Person]]:
+    """Two accounts of the operating system, made for this run and removed after. Needs root.
+
+    Args:
+        letters: what their names end with; differs from pair to pair of a run.
+    """
     _remove_old_accounts()
     homes = Path(tempfile.mkdtemp(prefix="uftp-homes-"))
     homes.chmod(0o755)
-    names = [f"uftp-t{os.getpid()}{letter}" for letter in "ab"]
+    names = [f"uftp-t{os.getpid()}{letter}" for letter in letters]
     try:
         for name in names:
             _account_tool("useradd", "--create-home", "--home-dir", str(homes / name), "--shell", "/bin/sh", name)
