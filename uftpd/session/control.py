@@ -25,6 +25,7 @@ from uftpd.session.table import COMMANDS, Command, Hashing
 from uftpd.session.transfers import Client, in_thread, pumped, running
 
 _MAX_WAITING_BYTES: Final = 64 * 1024  # of lines received and not yet served
+_LINE_COST: Final = 4  # bytes a line counts beside its text, so that very short ones cannot pile up
 _SEND_SECONDS: Final = 120.0  # a client that takes no reply for so long is gone
 _HASH_SIGN_OF_LIFE_SECONDS: Final = 30.0
 _ABORTED: Final = reply(426, "Transfer aborted")
@@ -97,8 +98,7 @@ class ControlConnection:
             try:
                 text = self._reader.next_line()
             except LineTooLong:
-                self._lines.append(_Line(b"", too_long=True))
-                self._wake()
+                self._queue(_Line(b"", too_long=True))
                 continue
             if text is None:
                 return
@@ -120,8 +120,11 @@ class ControlConnection:
         elif verb == "STAT" and job is not None and not self._lines:
             await self._execute(_Line(text))
             return
-        self._lines.append(_Line(text))
-        self._waiting_bytes += len(text)
+        self._queue(_Line(text))
+
+    def _queue(self, line: _Line) -> None:
+        self._lines.append(line)
+        self._waiting_bytes += len(line.text) + _LINE_COST
         self._wake()
 
     def _wake(self) -> None:
@@ -144,7 +147,7 @@ class ControlConnection:
             if not self._lines:
                 return
             line = self._lines.popleft()
-            self._waiting_bytes -= len(line.text)
+            self._waiting_bytes -= len(line.text) + _LINE_COST
             self._wake()
             await self._execute(line)
 

@@ -22,12 +22,13 @@ from uftp.streams import Durability
 from uftpd.session import messages
 from uftpd.session.control import ControlConnection
 from uftpd.session.data_connection import DataConnections, DataSettings
-from uftpd.session.filters import PathFilter
+from uftpd.session.filters import Forbidden, PathFilter
 from uftpd.session.messages import Drain, Failed, Port, Rate, Ready, Record, ReturnPort, SessionSettings, WantPort
 from uftpd.session.paths import FileTree
 from uftpd.session.privileges import Account, LoginRefused, UserPolicy, become, look_up
 from uftpd.session.state import Session, SessionLimits, session_directory
 
+_RETRY_SECONDS: Final = 0.05
 _LOGGED_IN: Final = reply(230, "Login successful")
 
 
@@ -79,7 +80,7 @@ async def run(control: socket.socket, report: socket.socket, user: str, policy: 
         tree, start = open_tree(settings, account)
         if tree.confined and not tree.confine_process():
             reporter.log("no-landlock", level="debug")
-    except LoginRefused as error:
+    except (LoginRefused, Forbidden) as error:
         reporter.send(Failed(reason=str(error)))
         return
     except (OSError, msgspec.MsgspecError) as error:
@@ -245,8 +246,9 @@ class _Front:
         return wait.port
 
     async def return_port(self, port: int, busy: bool) -> None:
-        """Hand a port back."""
-        self._reporter.send(ReturnPort(port=port, busy=busy))
+        """Hand a port back. A front that does not listen just now must learn of it still: others may wait."""
+        while not self._reporter.send(ReturnPort(port=port, busy=busy)) and not self._gone:  # noqa: ASYNC110 - nothing tells
+            await trio.sleep(_RETRY_SECONDS)
 
 
 class _PortWait:

@@ -36,6 +36,9 @@ class Target(Protocol):
     def how(self) -> How:
         """How the data reaches its name."""
 
+    def begin(self) -> None:
+        """The client is there, and its first byte due."""
+
     def commit(self, received: int) -> None:
         """All bytes are in: make them count."""
 
@@ -56,6 +59,9 @@ class _PartTarget:
     def fd(self) -> int:
         return self.part.fd
 
+    def begin(self) -> None:
+        pass
+
     def commit(self, received: int) -> None:
         self.part.publish(self.name, mode=self.mode, durability=self.durability)
 
@@ -70,6 +76,11 @@ class _PlacedTarget:
     cut: bool
     durability: Durability
     how: How = "in-place"
+    anew: bool = False
+
+    def begin(self) -> None:
+        if self.anew:
+            os.ftruncate(self.fd, 0)
 
     def commit(self, received: int) -> None:
         if self.cut:
@@ -104,10 +115,9 @@ def open_store(tree: FileTree, path: bytes, wanted: TransferRange, durability: D
         fd, info = tree.open_write(place, create=True)
         if is_null(info) or not stat.S_ISREG(info.st_mode):
             return _PlacedTarget(fd, 0, cut=False, durability=durability, how="discard")
-        if wanted.is_whole_file:
-            os.ftruncate(fd, 0)
         # RANG never cuts a file: the Java client uploads whole files in ranges, side by side.
-        return _PlacedTarget(fd, wanted.offset, cut=not wanted.ranged, durability=durability)
+        cut, anew = not wanted.ranged, wanted.is_whole_file
+        return _PlacedTarget(fd, wanted.offset, cut=cut, durability=durability, anew=anew)
 
 
 def _open_part(tree: FileTree, place: Place, durability: Durability, swept: set[bytes]) -> _PartTarget | None:

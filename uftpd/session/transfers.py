@@ -221,6 +221,7 @@ async def _upload(
             usage.start()
 
             def pump() -> int:
+                target.begin()
                 if target.how == "discard" and not session.rate.rate:
                     return receive_nowhere(connection, expected, job.meter)
                 return receive_file(connection, target.fd, target.offset, expected, job.meter, session.rate)
