@@ -6,6 +6,7 @@ request a size, connections a number.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Final
 
@@ -37,6 +38,7 @@ from uftpd.events import EventLog
 _log = EventLog("command")
 
 _REPLY_SECONDS: Final = 15.0
+_TOO_MANY: Final = encode_refusal("Too many requests at once, try again later")
 _UNKNOWN_USER: Final = b"500 No such user or no home directory found\n"
 
 
@@ -74,6 +76,9 @@ class CommandServer:
         """One connection, one request."""
         if self._connections >= self.config.command_port.max_connections:
             _log("connection refused", level="warning", connections=self._connections)
+            if self._tls is None:
+                with trio.move_on_after(_REPLY_SECONDS), contextlib.suppress(trio.BrokenResourceError):
+                    await stream.send_all(_TOO_MANY)  # an empty send buffer takes it at once
             stream.socket.close()
             return
         self._connections += 1
