@@ -1,7 +1,8 @@
 """Runs a data node for tests: `node_runner.py CONFIG UID GID READY_FD FTP_FDS COMMAND_FDS`.
 
 The listening sockets come from the test, so that no port is guessed. A uid other than -1 is taken first, for good: a
-node started by an ordinary user. READY_FD is -1 for a node that tells nobody.
+node started by an ordinary user. READY_FD is -1 for a node that tells nobody. The variable TEST_WITHOUT
+names what an older kernel lacks: openat2, landlock.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import uftpd.data.front  # before the user changes: the tests' environment may b
 from uftpd.config.data import DataConfig
 from uftpd.config.toml import load
 from uftpd.data import service
+from uftpd.session import syscalls
 
 
 def main() -> int:
@@ -23,6 +25,11 @@ def main() -> int:
         os.setgroups([int(gid)])
         os.setresgid(int(gid), int(gid), int(gid))
         os.setresuid(int(uid), int(uid), int(uid))
+    without = os.environ.get("TEST_WITHOUT", "").split()
+    if "openat2" in without:
+        syscalls.has_openat2 = lambda: False
+    if "landlock" in without:
+        syscalls.landlock_confine = lambda directory: False
     ftp = [socket.socket(fileno=int(fd)) for fd in ftp_fds.split(",")]
     command = [socket.socket(fileno=int(fd)) for fd in command_fds.split(",")]
     ready = int(ready_fd)

@@ -73,7 +73,7 @@ def test_nothing_is_left_open_by_sessions(shared_node: Node) -> None:
         return len(shared_node.children()) == 1 + 2  # the front and the spares
 
     eventually(settled)
-    before = counts()
+    before = counts()  # at least: a session of another test may just be going
     for _ in range(3):
         sessions = [shared_node.login(file=f"{base}/") for _ in range(4)]
         for ftp in sessions:
@@ -84,7 +84,9 @@ def test_nothing_is_left_open_by_sessions(shared_node: Node) -> None:
         for ftp in sessions:
             ftp.close()
     eventually(settled)
-    eventually(lambda: counts() == before, what=f"{before} {counts()}")
+    eventually(
+        lambda: all(now <= then for now, then in zip(counts(), before, strict=True)), what=f"{before} {counts()}"
+    )
 
 
 def test_a_session_leaks_no_descriptor(shared_node: Node) -> None:

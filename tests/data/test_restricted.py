@@ -122,6 +122,11 @@ def test_what_is_not_admitted_is_not_there(shared_node: Node, fields: dict[str, 
     assert (base / "b.key").read_bytes() == b"b.key"
 
 
+def test_a_start_directory_that_is_excluded_is_said_before_login(shared_node: Node) -> None:
+    answer = shared_node.login_fails(file="", excludes=("/*",))
+    assert answer == b"530 Not logged in: path is not part of this session\r\n"
+
+
 def test_a_directory_with_excluded_files_is_not_renamed(shared_node: Node) -> None:
     base = populate(shared_node)
     with shared_node.login(file=f"{base}/", excludes=("sub/d.key",)) as ftp:
@@ -278,6 +283,42 @@ def test_a_missing_protected_file_is_not_made(shared_node: Node, keys: Path) -> 
         ftp.ok("DELE trojan/authorized_keys")
         ftp.ok("RMD trojan")
     assert list(keys.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", ["openat2", "landlock", "openat2 landlock"])
+def test_an_older_kernel(start_node: StartNode, lacking: str) -> None:
+    node = start_node(environment={"TEST_WITHOUT": lacking})
+    base = populate(node)
+    before = snapshot(base.parent)
+    for fields in ({"access": Access.WRITE}, {"includes": ("*.txt",)}):
+        with node.login(file=f"{base}/", **fields) as ftp:
+            for name in OUT:
+                with ftp.data():
+                    for verb in (
+                        "RETR",
+                        "STOR",
+                        "APPE",
+                        "HASH",
+                        "SIZE",
+                        "MDTM",
+                        "MLST",
+                        "STAT F",
+                        "CWD",
+                        "SITE CHMOD 777",
+                    ):
+                        assert ftp.command(f"{verb} {name}")[:1] == b"5", (verb, name)
+                    assert rename(ftp, "a.txt", f"{name}/x.txt")[:1] == b"5"
+            names = set(ftp.retrieve("NLST")[1].split())
+            assert {b"a.txt", b"sub"} <= names
+            assert not names & {b"out.txt", b"absolute.txt", b"outdir", b"up", b"root.txt", b"dangling.txt"}
+            assert snapshot(base.parent) == before
+            assert ftp.retrieve("RETR sub/c.txt")[1] == b"sub/c.txt"
+            for _ in range(2):
+                assert ftp.store("STOR sub/n.txt", b"new") == DONE
+            assert (base / "sub" / "n.txt").read_bytes() == b"new"
+            (base / "sub" / "n.txt").unlink()
+            os.utime(base / "sub", ns=(0, before[str(base / "sub")][1]))
 
 
 @pytest.mark.slow

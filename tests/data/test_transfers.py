@@ -307,6 +307,12 @@ def test_targets_that_cannot_be_replaced(shared_node: Node) -> None:
     shared_node.file(base / "unwritable", b"keep", 0o444)
     closed.chmod(0o555)
     with shared_node.login(file=f"{base}/") as ftp:
+        ftp.passive()
+        ftp.send("STOR linked")
+        eventually(lambda: b"STOR in progress" in ftp.command("STAT"))
+        ftp.send("ABOR")  # before the client has connected
+        assert (ftp.reply()[:3], ftp.reply()[:3]) == (b"426", b"226")
+        assert linked.read_bytes() == b"much longer than before"
         assert ftp.store("STOR linked", b"new") == DONE
         assert (base / "second name").read_bytes() == b"new"
         assert linked.stat().st_nlink == 2
@@ -401,6 +407,21 @@ def test_abort_of_a_hash(shared_node: Node) -> None:
         assert ftp.reply()[:3] == b"426"
         assert ftp.reply()[:3] == b"226"
         assert ftp.command("SIZE big") == b"213 %d\r\n" % (1 << 40)
+
+
+@pytest.mark.slow
+def test_a_flood_of_lines_is_not_read_further(shared_node: Node) -> None:
+    with shared_node.login() as ftp:
+        ftp.passive()
+        ftp.send("NLST")  # waits for its client
+        eventually(lambda: b"NLST in progress" in ftp.command("STAT"))
+        ftp.socket.settimeout(0.5)
+        pid = shared_node.session_of(ftp)
+        flood = (b"x" * 40_000 + b"\n" + b"y\n" * 20_000) * 500
+        with pytest.raises(TimeoutError):
+            ftp.socket.sendall(flood)
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        assert resident < 150_000_000
 
 
 def test_many_commands_sent_ahead(shared_node: Node) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from uftpd.session import syscalls
 from uftpd.session.filters import Forbidden, PathFilter
-from uftpd.session.paths import FileTree
+from uftpd.session.paths import FileTree, Place
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_no_descriptor_is_left(tree: FileTree, base: Path) -> None:
                 result = call(path(base, name))
             except (Forbidden, OSError):
                 continue
-            if hasattr(result, "directory"):
+            if isinstance(result, Place):
                 os.close(result.directory)
         for left in ("listed", "left alone"):
             try:
