@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,14 @@ def two_people(people: tuple[Person, Person]) -> tuple[Person, Person]:
     if os.geteuid() != 0:
         pytest.skip(NEEDS_ROOT)
     return people
+
+
+@pytest.fixture(scope="session")
+def spare_home(people: tuple[Person, Person]) -> Path:
+    """The home of an account that was made for the tests."""
+    if os.geteuid() != 0:
+        pytest.skip("would change your own home")
+    return people[0].home
 
 
 @pytest.fixture(scope="session", params=["all-users", "one-user"])

@@ -116,6 +116,7 @@ def test_requests_and_replies(shared_node: Node) -> None:
         assert unknown[:3] in (b"500", b"530")
 
 
+@pytest.mark.usefixtures("spare_home")
 def test_user_info_reads_keys_as_the_user(shared_node: Node) -> None:
     person = shared_node.person
     for folder in (".ssh", ".uftp"):
@@ -139,6 +140,7 @@ def test_user_info_reads_keys_as_the_user(shared_node: Node) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("spare_home")
 def test_a_huge_key_file(shared_node: Node) -> None:
     person = shared_node.person
     (person.home / ".ssh").mkdir(exist_ok=True)

@@ -202,8 +202,8 @@ def test_access_levels(shared_node: Node, access: Access, allowed: str) -> None:
 
 
 @pytest.fixture
-def keys(shared_node: Node) -> Path:
-    home = shared_node.person.home
+def keys(shared_node: Node, spare_home: Path) -> Path:
+    home = spare_home
     (home / ".ssh").mkdir(exist_ok=True)
     shared_node.file(home / ".ssh" / "authorized_keys", b"ssh-ed25519 AAAA me\n", 0o600)
     os.chown(home / ".ssh", shared_node.person.uid, shared_node.person.gid)
