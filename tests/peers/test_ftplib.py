@@ -209,6 +209,17 @@ def test_abort_in_an_upload_leaves_the_old_file(account: FtpAccount, ftp: ftplib
     assert ftp.nlst() == ["file"]
 
 
+def test_a_download_the_client_has_enough_of_is_a_temporary_error(account: FtpAccount, ftp: ftplib.FTP) -> None:
+    # PyFilesystem, and with it pyunicore's UFTPFS, reads the head of a file so, and fails at any 5xx.
+    account.there("large", LARGE * 4)
+    ftp.voidcmd("TYPE I")
+    with ftp.transfercmd("RETR large") as data:
+        data.recv(10)
+    with pytest.raises(ftplib.error_temp, match=r"^426 "):
+        ftp.voidresp()
+    assert ftp.nlst() == ["large"]
+
+
 def test_abort_without_a_transfer(ftp: ftplib.FTP) -> None:
     assert ftp.abort().startswith("226")
     assert ftp.sendcmd("NOOP") == "200 OK"

@@ -1,7 +1,9 @@
 """From what went wrong to what the client is told (DATA-PLANE 3.3).
 
 Every failure is 5xx: the Java client takes anything below 500 for success. The exceptions are 426 and 226 after the
-client's own ABOR, and 421 before the server closes. Texts hold no path outside the session's base, and no traceback.
+client's own ABOR, 426 where it ended a download by closing the data connection itself (PyFilesystem does so with a file
+that is not read to its end, and bears with 4xx only), and 421 before the server closes. Texts hold no path outside the
+session's base, and no traceback.
 """
 
 from __future__ import annotations
@@ -72,6 +74,8 @@ def _code_and_text(verb: str, error: Exception) -> tuple[int, str] | None:
             return 522, str(error)
         case NoDataConnection():
             return 550, str(error)
+        case ConnectionBroken() if verb == "RETR":
+            return 426, str(error)
         case Incomplete() | SourceEnded() | Stalled() | ConnectionBroken():
             return 551, str(error)
         case Cancelled():
