@@ -77,6 +77,7 @@ def _command_port_tls(config: DataConfig) -> tuple[ssl.SSLContext | None, Access
 
 def _give_up_rights(config: DataConfig) -> None:
     if os.geteuid() != 0:
+        syscalls.drop_capabilities()  # such as the one to bind low ports
         syscalls.no_new_privileges()
         syscalls.not_dumpable()
         return
