@@ -355,7 +355,7 @@ def test_a_download_the_client_leaves(shared_node: Node) -> None:
         ftp.ok("RETR /dev/zero", 150)
         data.recv(10)
         data.close()
-        assert ftp.reply()[:3] == b"551"
+        assert ftp.reply()[:3] == b"426"
         ftp.ok("NOOP")
 
 
@@ -409,11 +409,10 @@ def test_a_full_disk(shared_node: Node, before: bytes) -> None:
 
 
 def test_a_client_that_goes_without_a_word(shared_node: Node) -> None:
-    ftp = shared_node.login()
-    pid = shared_node.session_of(ftp)
-    ftp.passive()
-    ftp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    ftp.close()
+    with shared_node.login() as ftp:
+        pid = shared_node.session_of(ftp)
+        ftp.passive()
+        ftp.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
