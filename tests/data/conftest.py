@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_node import Node, Person, StartNode, running_node, test_accounts
+from data_node import Node, Person, StartNode, made_accounts, running_node
 
 NEEDS_ROOT = "changing user needs root"
 
@@ -22,7 +22,7 @@ def people() -> Iterator[tuple[Person, Person]]:
         own = Person.find(pwd.getpwuid(os.geteuid()).pw_name)
         yield own, own
         return
-    with test_accounts() as pair:
+    with made_accounts() as pair:
         yield pair
 
 

@@ -353,7 +353,7 @@ class StartNode(Protocol):
 
 
 @contextlib.contextmanager
-def test_accounts(letters: str = "ab") -> Iterator[tuple[Person, Person]]:
+def made_accounts(letters: str = "ab") -> Iterator[tuple[Person, Person]]:
     """Two accounts of the operating system, made for this run and removed after. Needs root.
 
     Args:
@@ -373,9 +373,6 @@ def test_accounts(letters: str = "ab") -> Iterator[tuple[Person, Person]]:
         for name in names:
             _account_tool("userdel", name)
         shutil.rmtree(homes)
-
-
-test_accounts.__test__ = False  # type: ignore[attr-defined]
 
 
 def _account_tool(*command: str) -> None:

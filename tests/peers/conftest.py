@@ -16,7 +16,7 @@ import pytest
 _TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(_TESTS / "data")]  # one harness for data nodes, wherever it is used
 
-from data_node import Node, Person, running_node, test_accounts  # noqa: E402
+from data_node import Node, Person, made_accounts, running_node  # noqa: E402
 from ftp_account import FtpAccount  # noqa: E402
 from uftp_site import Site, running_site  # noqa: E402
 
@@ -30,7 +30,7 @@ def peer_people() -> Iterator[tuple[Person, Person]]:
         own = Person.find(pwd.getpwuid(os.geteuid()).pw_name)
         yield own, own
         return
-    with test_accounts("cd") as pair:
+    with made_accounts("cd") as pair:
         yield pair
 
 
