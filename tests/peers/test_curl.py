@@ -85,6 +85,7 @@ def test_range(account: FtpAccount, span: str, wanted: slice) -> None:
     assert curl(account, "-r", span, account.url + "file").out == BINARY[wanted]
 
 
+@pytest.mark.slow
 def test_range_of_a_large_file_is_broken_off_at_once(account: FtpAccount) -> None:
     account.there("large", LARGE * 4)
     done = curl(account, "-v", "-r", "0-9", account.url + "large")
@@ -112,6 +113,7 @@ def test_quote_commands(account: FtpAccount) -> None:
     assert stat.S_IMODE((account.remote / "after").stat().st_mode) == 0o640
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["multicwd", "nocwd", "singlecwd"])
 def test_create_directories(account: FtpAccount, method: str) -> None:
     account.here("file")
