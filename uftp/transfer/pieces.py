@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +12,8 @@ from uftp.transfer.options import MIB, CopyOptions
 SMALLEST_PIECE: Final = 16 * MIB  # a data connection takes a few round trips and megabytes to reach its speed
 LARGEST_PIECE: Final = 1024 * MIB  # what a broken connection can cost
 _PIECES_A_WORKER: Final = 4  # a slow session then only does less
-_AUTOMATIC_WORKERS: Final = 4
+# More sessions than processors only wait for each other on a fast line; on a slow one two fill it better than one.
+_AUTOMATIC_WORKERS: Final = max(2, min(4, os.cpu_count() or 2))
 # A further session costs a request to the auth server and a login, some ten round trips, so it has to be worth that.
 # Guesses with that in mind: what the best figures are depends on the line.
 _BYTES_A_WORKER: Final = 128 * MIB
