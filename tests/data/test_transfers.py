@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_node import Node, StartNode
+from data_node import Node, Person, StartNode
 from raw_ftp import TIMEOUT, RawFtp, eventually, read_all
 
 from uftp.protocol.command_port import Access
@@ -549,6 +549,29 @@ def test_a_range_of_one_port_serves_many_sessions(start_node: StartNode) -> None
         socket.create_connection(("127.0.0.1", port)).close()
         assert second.reply()[:3] == b"229"
         first.ok("NOOP")
+
+
+@pytest.mark.slow
+def test_one_port_for_two_users(start_node: StartNode, people: tuple[Person, Person]) -> None:
+    port = free_port()
+    node = start_node(ftp={"port_range": str(port), "port_wait_seconds": 20})
+    with node.login(user=people[0].name, file="/") as first, node.login(user=people[1].name, file="/") as second:
+        assert first.passive() == port
+        assert first.passive() == port, "its own port is free for it again"
+        # Whoever gives up waiting does not take the port with him.
+        second.send("EPSV")
+        eventually(lambda: b"EPSV in progress" in second.command("STAT"))
+        second.send("ABOR")
+        assert (second.reply()[:3], second.reply()[:3]) == (b"426", b"226")
+        for _ in range(3):
+            with first.data() as data:
+                first.ok("NLST", 150)
+                read_all(data)
+                assert first.reply() == DONE
+            with second.data() as data:
+                second.ok("NLST", 150)
+                read_all(data)
+                assert second.reply() == DONE
 
 
 @pytest.mark.slow
