@@ -23,6 +23,7 @@ DONE = b"226 File transfer successful\r\n"
 # -- secrets --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_racing_logins_have_one_winner(shared_node: Node) -> None:
     for _ in range(10):
         secret = shared_node.expect()
@@ -301,6 +302,7 @@ def test_sessions_of_all_users(start_node: StartNode) -> None:
     node.login().close()
 
 
+@pytest.mark.slow
 def test_rates(shared_node: Node) -> None:
     with shared_node.login(rate_limit=1_000_000) as ftp:
         assert b" RATE_LIMIT 1000000\r\n" in ftp.command("OPTS")

@@ -62,6 +62,7 @@ def test_the_front_has_no_rights(shared_node: Node) -> None:
     assert facts["NoNewPrivs"] == "1"
 
 
+@pytest.mark.slow
 def test_nothing_is_left_open_by_sessions(shared_node: Node) -> None:
     base = shared_node.directory()
     watched = (shared_node.front(), shared_node.pid)
@@ -89,6 +90,7 @@ def test_nothing_is_left_open_by_sessions(shared_node: Node) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_session_leaks_no_descriptor(shared_node: Node) -> None:
     base = shared_node.directory()
     shared_node.file(base / "f", b"x")
@@ -111,6 +113,7 @@ def test_a_session_leaks_no_descriptor(shared_node: Node) -> None:
     assert not (base / "g").exists()
 
 
+@pytest.mark.slow
 def test_one_user_cannot_read_anothers_files(two_people: tuple[Person, Person]) -> None:
     first, second = two_people
     with running_node(first, as_root=True) as node:

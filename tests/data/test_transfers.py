@@ -424,6 +424,7 @@ def test_a_flood_of_lines_is_not_read_further(shared_node: Node) -> None:
         assert resident < 150_000_000
 
 
+@pytest.mark.slow
 def test_many_commands_sent_ahead(shared_node: Node) -> None:
     with shared_node.login() as ftp:
         count = 20_000
