@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from uftpd.config.toml import PortRange
 
+_MAX_WAITS = 8  # of one session: a client that aborts EPSV and tries again leaves waits behind
 _BUSY_SECONDS = 0.5  # a port that another program holds is tried again after this long
 
 
@@ -45,9 +46,12 @@ class PortPool:
         self._waiting: deque[_Waiter] = deque()
         self._busy: dict[int, float] = {}
 
-    def want(self, session_id: str, user: str) -> None:
-        """Queue up; `grants` tells the outcome."""
+    def want(self, session_id: str, user: str) -> bool:
+        """Queue up; `grants` tells the outcome. False: this session has asked too often already."""
+        if sum(waiter.session_id == session_id for waiter in self._waiting) >= _MAX_WAITS:
+            return False
         self._waiting.append(_Waiter(session_id, user, self._clock() + self._wait_seconds))
+        return True
 
     def give_back(self, session_id: str, port: int, *, busy: bool) -> None:
         """A session stops listening, or could not, since another program does."""

@@ -44,7 +44,7 @@ _log = EventLog("session")
 _START_SECONDS: Final = 10.0
 _USER_INFO_SECONDS: Final = 5.0
 # A session says what it did; who it is, and when and where the line was written, is not for it to say.
-_OUR_FACTS: Final = frozenset({"session", "user", "level", "text", "time", "part", "event"})
+_OUR_FACTS: Final = frozenset({"self", "session", "user", "level", "text", "time", "part", "event"})
 
 
 class SessionRefused(Exception):
@@ -318,10 +318,9 @@ class Sessions:
                     self._ports_changed.set()
 
     def _want_port(self, child: _Child) -> None:
-        if self._ports is None:
+        if self._ports is None or not self._ports.want(child.id, child.user):
             child.tell(Port(port=0))
             return
-        self._ports.want(child.id, child.user)
         self._ports_changed.set()
 
     async def _grant_ports(self, ports: PortPool) -> None:
