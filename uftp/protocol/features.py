@@ -25,6 +25,7 @@ _BASE = (
     "MFF Modify;UNIX.mode;",
     "UTF8",
     "UTF-8",
+    "CLNT",
 )
 
 

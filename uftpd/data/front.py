@@ -33,7 +33,7 @@ from uftpd.data.acl import AccessList, server_context
 from uftpd.data.command_server import CommandServer
 from uftpd.data.ledger import Ledger, LoginError
 from uftpd.data.login import Attempt, LoginDialogue
-from uftpd.data.sessions import SessionRefused, Sessions
+from uftpd.data.sessions import Arrival, SessionRefused, Sessions
 from uftpd.events import EventLog
 from uftpd.session import syscalls
 from uftpd.session.privileges import Account, UserPolicy, become
@@ -229,7 +229,9 @@ class Front:
                 reader.receive_data(data)
             answer = dialogue.receive_long_line() if line is _LONG else dialogue.receive_line(line)
             if isinstance(answer, Attempt):
-                refused = await self._start(answer.secret, stream.socket, peer, local, reader.take_rest())
+                received = reader.take_rest()[:_MAX_PIPELINED]
+                arrival = Arrival(peer, local, received, dialogue.wants_utc)
+                refused = await self._start(answer.secret, stream.socket, arrival)
                 if refused is not None:
                     await stream.send_all(refused.encode())
                 return
@@ -237,10 +239,9 @@ class Front:
             if answer.close:
                 return
 
-    async def _start(
-        self, secret: str, connection: trio.socket.SocketType, peer: IPAddress, local: IPAddress, received: bytes
-    ) -> Reply | None:
+    async def _start(self, secret: str, connection: trio.socket.SocketType, arrival: Arrival) -> Reply | None:
         """Start the session; None once it answers the client itself."""
+        peer = arrival.peer
         session_id = secrets.token_hex(4)
         try:
             request = self._ledger.claim(secret, peer, session_id)
@@ -248,7 +249,7 @@ class Front:
             _log("login refused", level="warning", peer=str(peer), reason=str(error))
             return reply(error.code, str(error))
         try:
-            await self._sessions.start(session_id, request, connection, peer, local, received[:_MAX_PIPELINED])
+            await self._sessions.start(session_id, request, connection, arrival)
         except SessionRefused as error:
             facts = {"session": session_id, "user": request.user, "peer": str(peer)}
             _log("login refused", level="warning", **facts, reason=str(error))

@@ -41,6 +41,8 @@ class LoginDialogue:
     def __init__(self) -> None:
         self._named = False
         self._mistakes = 0
+        self.wants_utc = False
+        """Whether this is a general FTP client (it said who it is, by CLNT), which means UTC by its times."""
 
     def receive_line(self, line: bytes) -> Answer | Attempt:
         """What to do about a command line."""
@@ -54,7 +56,10 @@ class LoginDialogue:
                 return Answer(system_reply())
             case "FEAT":
                 return Answer(features_reply(keep_alive=False, hash_algorithm=DEFAULT_HASH))
-            case "NOOP" | "CLNT" | "HOST":
+            case "CLNT":
+                self.wants_utc = True
+                return Answer(reply(200, "OK"))
+            case "NOOP" | "HOST":
                 return Answer(reply(200, "OK"))
             case "OPTS" if argument.upper().split()[:1] in ([b"UTF8"], [b"UTF-8"]):
                 return Answer(reply(200, "UTF8 is always on"))

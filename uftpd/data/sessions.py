@@ -9,6 +9,7 @@ import array
 import secrets
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -49,6 +50,22 @@ _OUR_FACTS: Final = frozenset({"self", "session", "user", "level", "text", "time
 
 class SessionRefused(Exception):
     """The session process did not come to be; the message is for the client, behind `530 Not logged in: `."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a client came in.
+
+    Attributes:
+        peer, local: addresses of both ends of the control connection.
+        received: bytes that came behind the password.
+        wants_utc: it is a general FTP client, which takes times for UTC.
+    """
+
+    peer: IPAddress
+    local: IPAddress
+    received: bytes
+    wants_utc: bool
 
 
 class _Child:
@@ -180,16 +197,14 @@ class Sessions:
         session_id: str,
         request: TransferRequest,
         connection: trio.socket.SocketType,
-        peer: IPAddress,
-        local: IPAddress,
-        received: bytes,
+        arrival: Arrival,
     ) -> None:
         """Start a login session on `connection`, which the caller keeps and closes. Its slot is this method's care.
 
         Raises:
             SessionRefused: it did not come to be; the slot is free again.
         """
-        settings = self._settings(session_id, request, peer, local, received)
+        settings = self._settings(session_id, request, arrival)
         plain = connection._sock  # type: ignore[attr-defined]
         try:
             child = await self._spawn(session_id, "session", request.user, settings, plain)
@@ -251,9 +266,7 @@ class Sessions:
         assert child.outcome is not None  # noqa: S101 - decided above
         return child.outcome
 
-    def _settings(
-        self, session_id: str, request: TransferRequest, peer: IPAddress, local: IPAddress, received: bytes
-    ) -> SessionSettings:
+    def _settings(self, session_id: str, request: TransferRequest, arrival: Arrival) -> SessionSettings:
         ftp, limits, files = self.config.ftp, self.config.limits, self.config.files
         return SessionSettings(
             session_id=session_id,
@@ -265,9 +278,9 @@ class Sessions:
             excludes=request.excludes,
             scope=request.scope,
             rate=request.rate_limit,
-            received=received,
-            peer=str(peer),
-            local=str(local),
+            received=arrival.received,
+            peer=str(arrival.peer),
+            local=str(arrival.local),
             advertise=ftp.advertise,
             port_range=str(ftp.port_range) if ftp.port_range is not None else "",
             port_wait_seconds=ftp.port_wait_seconds,
@@ -281,7 +294,7 @@ class Sessions:
             umask=int(files.umask, 8),
             confine_links=files.confine_links,
             write_protected=files.write_protected,
-            utc_times=files.legacy_times == "utc",
+            utc_times=files.legacy_times == "utc" or arrival.wants_utc,
         )
 
     # -- listening --------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class ControlConnection:
         self._waiting_bytes = 0
         self._changed = trio.Event()
         self._ended = False
+        self._said_goodbye = False
         self._draining = False
 
     async def run(self) -> None:
@@ -89,7 +90,7 @@ class ControlConnection:
                 self._reader.receive_data(data)
                 await self._take_lines()
         self._ended = True
-        if self._session.job is not None:
+        if self._session.job is not None and not self._said_goodbye:
             self._session.job.stop()
         self._wake()
 
@@ -118,6 +119,11 @@ class ControlConnection:
                 job.aborted = True
                 job.stop()
         elif verb == "STAT" and job is not None and not self._lines:
+            await self._execute(_Line(text))
+            return
+        elif verb in ("QUIT", "BYE") and job is not None and not self._lines:
+            # The transfer goes on (RFC 959, QUIT); some clients close its connection only after this answer.
+            self._said_goodbye = True
             await self._execute(_Line(text))
             return
         self._queue(_Line(text))

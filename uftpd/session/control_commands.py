@@ -44,7 +44,8 @@ def features_reply(*, keep_alive: bool, hash_algorithm: str) -> Reply:
 
 
 def client_name(session: Session, argument: bytes) -> Reply:
-    """CLNT: some clients say who they are."""
+    """CLNT: general FTP clients say who they are, UFTP's own never do; so this one means UTC by its times."""
+    session.legacy_utc = True
     return OK
 
 
