@@ -15,12 +15,14 @@ from uftp.protocol.command_port import Purpose, TransferRequest
 from uftpd.config.data import DataConfig
 from uftpd.data import spawn_messages
 from uftpd.data.ledger import Ledger
-from uftpd.data.sessions import SessionRefused, Sessions
+from uftpd.data.sessions import Arrival, SessionRefused, Sessions
 from uftpd.data.spawn_messages import DrainAll, Exited, Kill, Spawn
+from uftpd.events import EventLog
 from uftpd.session import messages
 from uftpd.session.messages import Failed, Ready
 
 HERE = ip_address("127.0.0.1")
+ARRIVAL = Arrival(HERE, HERE, b"", wants_utc=False)
 REQUEST = TransferRequest(user="alice", secret="", client_ip=(HERE,))
 
 
@@ -70,7 +72,7 @@ async def start(sessions: Sessions, spawner: FakeSpawner, ending: Ending) -> str
 
     async def starting() -> None:
         try:
-            await sessions.start("s1", REQUEST, trio.socket.from_stdlib_socket(server), HERE, HERE, b"")
+            await sessions.start("s1", REQUEST, trio.socket.from_stdlib_socket(server), ARRIVAL)
             outcome.append("ready")
         except SessionRefused as error:
             outcome.append(str(error))
@@ -145,7 +147,7 @@ async def test_a_session_without_an_answer_is_killed(autojump_clock: trio.testin
         with client, server, trio.move_on_after(3):  # the client's time is up before the process answers
             nursery.start_soon(answer_kill, spawner)
             with pytest.raises(SessionRefused, match="too long"):
-                await sessions.start("s1", REQUEST, trio.socket.from_stdlib_socket(server), HERE, HERE, b"")
+                await sessions.start("s1", REQUEST, trio.socket.from_stdlib_socket(server), ARRIVAL)
         await trio.testing.wait_all_tasks_blocked()
         assert not sessions._children
 
@@ -179,6 +181,23 @@ async def test_the_last_words_are_heard_before_a_drain_ends(monkeypatch: pytest.
             await over.wait()
         assert "last words" in heard
         heard.clear()
+
+
+async def test_a_session_cannot_pose_as_the_front_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[dict[str, object]] = []
+    monkeypatch.setattr(EventLog, "__call__", lambda self, text, **facts: logged.append({"event": text, **facts}))
+    async with running_sessions() as (sessions, spawner, _, _):
+        assert await start(sessions, spawner, ready_and_running) == "ready"
+        (report,) = kept
+        forged: dict[str, str | int | float | bool] = dict.fromkeys(
+            ("self", "time", "part", "event", "user", "session"), "x"
+        )
+        report.send(messages.encode(messages.Record(level="nonsense", event="hello", fields={**forged, "path": "y"})))
+        spawner.tell(Exited(id="s1"))
+        report.close()
+        kept.clear()
+        await trio.testing.wait_all_tasks_blocked()
+    assert {"event": "hello", "level": "nonsense", "session": "s1", "user": "alice", "path": "y"} in logged
 
 
 async def test_a_spawner_that_is_gone_ends_the_front() -> None:
