@@ -175,3 +175,15 @@ def test_a_persistent_secret_can_be_used_again_within_its_time() -> None:
     ledger.sweep()
     with pytest.raises(LoginError):
         ledger.claim("1", HERE, "late")
+
+
+def test_outstanding_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uftpd.data.ledger._MOST_EXPECTED", 3)
+    clock = Clock()
+    ledger = Ledger(LIMITS, clock)
+    for n in range(3):
+        ledger.add(make_request(f"{n}", user=f"user{n}"))
+    with pytest.raises(RequestRefused, match="Too many outstanding"):
+        ledger.add(make_request("4", user="user4"))
+    clock.now += 10_000
+    ledger.add(make_request("4", user="user4"))

@@ -610,3 +610,17 @@ def test_a_client_that_does_not_connect(start_node: StartNode) -> None:
         assert answer[:3] == b"550"
         assert b"no data connection" in answer
         assert ftp.retrieve("NLST")[1] == b""
+
+
+def test_two_sessions_that_append_at_once_do_not_overwrite_each_other(shared_node: Node) -> None:
+    path = shared_node.file(shared_node.directory() / "log", b"0")
+    with shared_node.login() as one, shared_node.login() as other:
+        with one.data() as first, other.data() as second:
+            for ftp in (one, other):
+                assert ftp.command(f"APPE {path}") == b"150 OK\r\n"
+            first.sendall(b"11")
+            eventually(lambda: path.read_bytes() == b"011")
+            second.sendall(b"22")
+        assert one.reply() == DONE
+        assert other.reply() == DONE
+    assert path.read_bytes() == b"01122"

@@ -8,6 +8,7 @@ used holds none while no session of it runs.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from uftp.protocol.command_port import (
     TransferRequest,
 )
 
+_MOST_EXPECTED = 100_000  # about 100 MB; an auth server asks for a few hundred a second at most, each good for minutes
 _LONGEST_LIFETIME = 7 * 24 * 3600.0  # seconds; a request cannot ask to be remembered for ever
 
 
@@ -74,6 +76,7 @@ class Ledger:
         self.limits = dict(limits)
         self._clock = clock
         self._expected: dict[bytes, Expected] = {}
+        self._due: list[tuple[float, bytes]] = []  # a heap: when to look at which request again
         self._sessions: dict[str, Expected] = {}
         self._slots: Counter[tuple[str, Purpose]] = Counter()
         self._inherited: dict[str, str] = {}
@@ -89,11 +92,15 @@ class Ledger:
         account = (request.user, request.purpose)
         if digest in self._expected:
             raise RequestRefused("Duplicate secret - this is not allowed.")
+        if len(self._expected) >= _MOST_EXPECTED:
+            raise RequestRefused(f"Too many outstanding requests - server limit is {_MOST_EXPECTED}")
         if self._slots[account] >= self.limits[request.purpose]:
             limit = self.limits[request.purpose]
             raise RequestRefused(f"Too many active sessions for '{request.user}' - server limit is {limit}")
         lifetime = min(request.expires or DEFAULT_SECRET_LIFETIME, _LONGEST_LIFETIME)
-        self._expected[digest] = Expected(replace(request, secret=""), digest, self._clock() + lifetime)
+        expires = self._clock() + lifetime
+        self._expected[digest] = Expected(replace(request, secret=""), digest, expires)
+        heapq.heappush(self._due, (expires, digest))
         self._slots[account] += 1
 
     def claim(self, secret: str, peer: IPAddress, session_id: str) -> TransferRequest:
@@ -153,9 +160,13 @@ class Ledger:
             self._slots[user, Purpose.LOGIN] += 1
 
     def sweep(self) -> None:
-        """Forget what has expired unused, or is over."""
-        for entry in [entry for entry in self._expected.values() if not entry.running and self._is_over(entry)]:
-            del self._expected[entry.digest]
+        """Forget what has expired without a session under way; `end` forgets the rest."""
+        while self._due and self._due[0][0] <= self._clock():
+            _, digest = heapq.heappop(self._due)
+            entry = self._expected.get(digest)
+            if entry is None or not self._is_over(entry):
+                continue
+            del self._expected[digest]
             if entry.logins == 0:
                 self._free_slot((entry.request.user, entry.request.purpose))
 

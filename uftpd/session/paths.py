@@ -208,10 +208,15 @@ class FileTree:
         fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         return fd, _check_kind(fd)
 
-    def open_write(self, place: Place, *, create: bool) -> tuple[int, os.stat_result]:
-        """Open what is at `place` for writing in place, or create it empty."""
+    def open_write(self, place: Place, *, create: bool, append: bool = False) -> tuple[int, os.stat_result]:
+        """Open what is at `place` for writing in place, or create it empty.
+
+        With `append` every write goes to the end, whatever its offset: so two sessions that append at once do not
+        overwrite each other.
+        """
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(place.name, flags | (os.O_CREAT if create else 0), 0o666, dir_fd=place.directory)
+        flags |= (os.O_CREAT if create else 0) | (os.O_APPEND if append else 0)
+        fd = os.open(place.name, flags, 0o666, dir_fd=place.directory)
         return fd, _check_kind(fd)
 
     # -- looking ----------------------------------------------------------------------------------------------------

@@ -152,6 +152,6 @@ def open_append(tree: FileTree, path: bytes, durability: Durability) -> Target:
     tree.filter.check_change(path)
     with tree.place(path, follow=True) as place:
         tree.check_write(place)
-        fd, info = tree.open_write(place, create=True)
+        fd, info = tree.open_write(place, create=True, append=True)
         how: How = "in-place" if stat.S_ISREG(info.st_mode) else "discard"
         return _PlacedTarget(fd, info.st_size, cut=False, durability=durability, how=how)
