@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -129,3 +130,17 @@ def test_file_system(site: Site, remote: Path) -> None:
             assert one.read(10) == two.read(10)
         fs.remove("file")
         assert fs.listdir("/") == ["sub"]
+
+
+def test_file_system_seeks_in_a_large_file(site: Site, remote: Path) -> None:
+    """It ends a session for each seek, by QUIT, while the transfer before still runs."""
+    pytest.importorskip("fs")
+    from pyunicore.uftp.uftpfs import UFTPFS
+
+    content = os.urandom(16 * 1024 * 1024)
+    with UFTPFS(f"{site.auth}/TEST", credential(site), str(remote)) as fs:
+        fs.writebytes("large", content)
+        with fs.open("large", "rb") as file:
+            for offset in (0, 5_000_000, 100, 16_000_000):
+                file.seek(offset)
+                assert file.read(1000) == content[offset : offset + 1000]
