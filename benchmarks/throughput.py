@@ -236,10 +236,10 @@ def _report(subjects: list[Subject], size: int) -> None:
 
 
 def _directory(size: int) -> str:
-    """Memory if there is room for the copies at work, else the directory for temporary files."""
+    """Memory if there is room for the copies at work, and it is ours to use; else the usual place for such files."""
     shm = "/dev/shm"
-    roomy = os.path.isdir(shm) and shutil.disk_usage(shm).free > 5 * size
-    return shm if roomy else tempfile.gettempdir()
+    usable = os.path.isdir(shm) and os.access(shm, os.W_OK | os.X_OK)
+    return shm if usable and shutil.disk_usage(shm).free > 5 * size else tempfile.gettempdir()
 
 
 def main() -> None:

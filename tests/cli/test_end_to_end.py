@@ -226,6 +226,7 @@ def open_by_server(directory: Path) -> bool:
     return False
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into session processes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_an_upload_that_is_stopped_leaves_nothing_under_its_name(
