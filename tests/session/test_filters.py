@@ -106,6 +106,14 @@ def test_protected_files() -> None:
     rules.check_move(b"/home/ab")
 
 
+@pytest.mark.parametrize("pattern", ["/a/b/key", "/a/b?key", "/a/b[!x]key", "/a/?/key", "/a/*.key", "/*/key"])
+def test_no_directory_moves_whose_files_may_be_excluded(pattern: str) -> None:
+    rules = PathFilter.create(start=b"/a", excludes=[pattern])
+    with pytest.raises(Forbidden):
+        rules.check_move_tree(b"/a/b")
+    PathFilter.create(start=b"/a", excludes=["/a/c/key"]).check_move_tree(b"/a/b")
+
+
 def test_texts_name_no_pattern() -> None:
     rules = PathFilter.create(start=b"/", includes=["open*"], excludes=["secret*"])
     for check in (rules.check_read, rules.check_enter, rules.check_change, rules.check_move):

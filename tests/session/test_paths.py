@@ -91,6 +91,21 @@ def test_a_filter_holds_for_what_links_lead_to(tree: FileTree, base: Path) -> No
     assert {b"a.txt", b"sub"} <= names <= {b"a.txt", b"sub", b"good.txt"}
 
 
+def test_a_link_to_a_directory_hides_what_is_excluded_there(base: Path) -> None:
+    (base / "alias").symlink_to("sub")
+    (base / "sub" / "deep").mkdir()
+    (base / "sub" / "deep" / "secret").write_text("s")
+    start = os.fsencode(base)
+    rules = PathFilter.create(start=start, excludes=["sub/c.txt", "sub/deep/secret"])
+    tree = FileTree(start, rules, confined=True)
+    with tree.scan(path(base, "alias")) as entries:
+        assert {entry.name for entry in entries} == {b"deep", b"up"}
+    with pytest.raises(Forbidden):
+        tree.rename(path(base, "alias/deep"), path(base, "free"))
+    assert (base / "sub" / "deep" / "secret").exists()
+    tree.close()
+
+
 def test_the_base_is_no_prefix(tree: FileTree, base: Path) -> None:
     for argument in ("..", "../base2", f"{base}2", "sub/../../base2/x.txt", "/", "/etc"):
         with pytest.raises(Forbidden):

@@ -119,8 +119,15 @@ class PathFilter:
 
     def check_move_tree(self, path: bytes) -> None:
         """Raise `Forbidden` if something beneath the directory `path` may be excluded by the name it has there."""
-        if any(_on_the_way(path, text) for text, _ in self._excludes):
+        if any(_may_match_beneath(path, text) for text, _ in self._excludes):
             raise Forbidden("directory may hold files that are not part of this session")
+
+
+def _may_match_beneath(directory: bytes, pattern: bytes) -> bool:
+    """Whether `pattern` might match something beneath `directory`; in doubt it does: wild cards match slashes too."""
+    inside = directory.rstrip(b"/") + b"/"
+    literal = re.split(rb"[*?\[]", pattern, maxsplit=1)[0]
+    return literal.startswith(inside) or (literal != pattern and inside.startswith(literal))
 
 
 def _on_the_way(path: bytes, pattern: bytes) -> bool:

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -251,23 +251,29 @@ class FileTree:
         self.filter.check_enter(path)
         fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            prefixes = [path.rstrip(b"/") + b"/"]
+            if self.filter.restricts:
+                # A link may have led here: the rules hold for what lies here under its real name as well.
+                prefixes.append(self._real_path(fd, b""))
             with os.scandir(fd) as entries:
-                yield self._entries(entries, path.rstrip(b"/") + b"/")
+                yield self._entries(entries, prefixes)
         finally:
             os.close(fd)
 
-    def _entries(self, entries: Iterator[os.DirEntry[str]], prefix: bytes) -> Iterator[FileInfo]:
+    def _entries(self, entries: Iterator[os.DirEntry[str]], prefixes: Sequence[bytes]) -> Iterator[FileInfo]:
         for entry in entries:
             name = os.fsencode(entry.name)
             if not is_part_name(name):
                 with contextlib.suppress(OSError, Forbidden):
-                    yield self._describe(name, self._stat_entry(entry, prefix + name))
+                    yield self._describe(name, self._stat_entry(entry, [prefix + name for prefix in prefixes]))
 
-    def _stat_entry(self, entry: os.DirEntry[str], path: bytes) -> os.stat_result:
-        if entry.is_symlink():
-            return self.stat(path) if self.confined else entry.stat()
+    def _stat_entry(self, entry: os.DirEntry[str], paths: Sequence[bytes]) -> os.stat_result:
         if self.filter.restricts:
-            (self.filter.check_enter if entry.is_dir() else self.filter.check_read)(path)
+            check = self.filter.check_enter if entry.is_dir() else self.filter.check_read
+            for path in paths:
+                check(path)
+        if entry.is_symlink():
+            return self.stat(paths[0]) if self.confined else entry.stat()
         return entry.stat(follow_symlinks=False)
 
     def _describe(self, name: bytes, info: os.stat_result) -> FileInfo:
@@ -314,6 +320,7 @@ class FileTree:
         with self._movable(source) as old, self._movable(target) as new:
             if old.info is not None and stat.S_ISDIR(old.info.st_mode):
                 self.filter.check_move_tree(source)
+                self.filter.check_move_tree(self._real_path(old.directory, old.name))
             os.rename(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory)
 
     def set_facts(self, path: bytes, *, mtime_ns: int | None = None, permissions: int | None = None) -> None:
