@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -395,6 +397,18 @@ def test_abort_of_commands_sent_ahead(shared_node: Node) -> None:
         del data
 
 
+def test_an_aborted_transfer_takes_its_range_along(shared_node: Node) -> None:
+    base = shared_node.directory()
+    shared_node.file(base / "whole", b"all of it")
+    with shared_node.login(file="/") as ftp, ftp.data() as data:
+        ftp.ok("RANG 0 1000000000000", 350)
+        ftp.ok("RETR /dev/zero", 150)
+        ftp.socket.sendall(b"RANG 0 3\r\nRETR /dev/zero\r\nABOR\r\n")
+        assert [ftp.reply()[:3] for _ in range(4)] == [b"426", b"350", b"426", b"226"]
+        del data
+        assert ftp.retrieve(f"RETR {base}/whole")[1] == b"all of it"
+
+
 def test_abort_of_a_hash(shared_node: Node) -> None:
     base = shared_node.directory()
     with (base / "big").open("wb") as big:
@@ -420,8 +434,32 @@ def test_a_flood_of_lines_is_not_read_further(shared_node: Node) -> None:
         flood = (b"x" * 40_000 + b"\n" + b"y\n" * 20_000) * 500
         with pytest.raises(TimeoutError):
             ftp.socket.sendall(flood)
-        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        assert resident < 150_000_000
+        assert resident(pid) < 150_000_000
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+def test_a_flood_of_lines_during_a_drain_is_dropped(start_node: StartNode) -> None:
+    node = start_node(limits={"drain_seconds": 1000})
+    with node.login() as ftp:
+        ftp.passive()
+        ftp.send("NLST")
+        eventually(lambda: b"NLST in progress" in ftp.command("STAT"))
+        pid = node.session_of(ftp)
+        node.signal(signal.SIGTERM)
+        node.wait_log("draining")
+        time.sleep(0.2)
+        before = resident(pid)
+        ftp.socket.sendall(b"y\n" * 1_000_000)
+        assert b"NLST in progress" in ftp.command("STAT")
+        assert resident(pid) < before + 30_000_000
+        ftp.send("ABOR")  # what runs can still be stopped
+        assert ftp.reply()[:3] in (b"426", b"551")
+        assert ftp.reply()[:3] == b"421"
 
 
 @pytest.mark.slow
@@ -550,6 +588,11 @@ def test_a_range_of_one_port_serves_many_sessions(start_node: StartNode) -> None
         socket.create_connection(("127.0.0.1", port)).close()
         assert second.reply()[:3] == b"229"
         first.ok("NOOP")
+        # A client that gives up waiting gives up the port.
+        second.ok("ABOR", 226)
+        assert first.passive() == port
+        first.ok("ABOR", 226)
+        assert second.passive() == port
 
 
 @pytest.mark.slow

@@ -100,12 +100,12 @@ class ControlConnection:
                 text = self._reader.next_line()
             except LineTooLong:
                 self._queue(_Line(b"", too_long=True))
-                continue
-            if text is None:
-                return
-            text = text.lstrip()
-            if text:
-                await self._take_line(text)
+            else:
+                if text is None:
+                    return
+                text = text.lstrip()
+                if text:
+                    await self._take_line(text)
             while self._waiting_bytes > _MAX_WAITING_BYTES and not self._draining:
                 await self._changed.wait()
 
@@ -171,6 +171,7 @@ class ControlConnection:
         elif command.argument and not argument.strip():
             answer = reply(501, f"Error processing command '{verb}': Argument missing")
         elif line.aborted and command.moving:
+            self._session.take_range()  # it was meant for this command, not for the next one
             answer = _ABORTED
         else:
             answer = await self._run(verb, argument, command)

@@ -215,7 +215,7 @@ def help_reply() -> Reply:
 
 def abort_idle(session: Session, argument: bytes) -> Reply:
     """ABOR when its turn comes: what ran has been stopped when it was read; close the data connection."""
-    session.data.finish(drain=False)
+    session.data.give_up()
     return reply(226, "Abort successful")
 
 

@@ -21,6 +21,7 @@ from uftp.streams import enable_keepalive
 
 _BACKLOG: Final = 16  # strangers queue up here while the right client is on its way
 _DRAIN_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 0.1
 
 
 class NoDataConnection(Exception):
@@ -125,7 +126,11 @@ class DataConnections:
         try:
             with trio.move_on_after(self._settings.connect_seconds), accepting.scope:
                 while self._connection is None:
-                    connection, address = await accepting.listener.accept()
+                    try:
+                        connection, address = await accepting.listener.accept()
+                    except OSError:  # out of descriptors or memory, mostly; it may pass
+                        await trio.sleep(_RETRY_SECONDS)
+                        continue
                     if _plain_text(address[0]).partition("%")[0] == self._peer and not accepting.scope.cancel_called:
                         with contextlib.suppress(OSError):  # reset by now; the client may come again
                             self._connection = _plain_socket(connection)
@@ -176,6 +181,12 @@ class DataConnections:
             self._nursery.start_soon(_drain, connection)
         else:
             connection.close()
+
+    def give_up(self) -> None:
+        """Close the connection, or wait no longer for the client to make it: the port may serve others."""
+        if self._accepting is not None:
+            self._accepting.scope.cancel()
+        self.finish(drain=False)
 
     def break_off(self) -> None:
         """Make every pump on the connection stop at once. The connection is of no use after."""

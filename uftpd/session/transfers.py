@@ -102,6 +102,8 @@ async def pumped(session: Session, job: Job, call: Callable[[], T], *, uses_data
 
     job.stop = stop_pump
     try:
+        # A stop that came before was a cancellation, which the shield would keep from the pump.
+        await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True):
             result = await in_thread(call)
         return result  # noqa: RET504 - mypy takes the scope for one that may swallow the return
