@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -152,6 +154,20 @@ async def test_a_session_without_an_answer_is_killed(autojump_clock: trio.testin
         assert not sessions._children
 
 
+async def test_a_front_without_descriptors_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> tuple[socket.socket, socket.socket]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("uftpd.data.sessions.report_pair", none_left)
+    async with running_sessions() as (sessions, _, ledger, _):
+        ledger.inherit({"s1": "alice"})
+        client, server = socket.socketpair()
+        with client, server, pytest.raises(SessionRefused, match="Cannot start a process: Too many open files"):
+            await sessions.start("s1", REQUEST, trio.socket.from_stdlib_socket(server), ARRIVAL)
+        assert not ledger._slots
+        assert not sessions._children
+
+
 async def answer_kill(spawner: FakeSpawner) -> None:
     await spawner.wait_for_request()
     spawn, fds = spawner.take()
@@ -190,14 +206,15 @@ async def test_a_session_cannot_pose_as_the_front_in_the_log(monkeypatch: pytest
         assert await start(sessions, spawner, ready_and_running) == "ready"
         (report,) = kept
         forged: dict[str, str | int | float | bool] = dict.fromkeys(
-            ("self", "time", "part", "event", "user", "session"), "x"
+            ("self", "time", "part", "event", "user", "session", "request"), "x"
         )
         report.send(messages.encode(messages.Record(level="nonsense", event="hello", fields={**forged, "path": "y"})))
         spawner.tell(Exited(id="s1"))
         report.close()
         kept.clear()
         await trio.testing.wait_all_tasks_blocked()
-    assert {"event": "hello", "level": "nonsense", "session": "s1", "user": "alice", "path": "y"} in logged
+    ours = {"session": "s1", "request": None, "user": "alice"}
+    assert {"event": "hello", "level": "nonsense", **ours, "path": "y"} in logged
 
 
 async def test_a_spawner_that_is_gone_ends_the_front() -> None:

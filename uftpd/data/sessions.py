@@ -242,7 +242,10 @@ class Sessions:
     ) -> _Child:
         if self._nursery is None:
             raise SessionRefused("the server is starting")
-        mine, theirs = report_pair()
+        try:
+            mine, theirs = report_pair()
+        except OSError as error:
+            raise SessionRefused(f"Cannot start a process: {error.strerror}") from error
         mine.send(messages.encode(first))
         child = _Child(child_id, user, trio.socket.from_stdlib_socket(mine))
         self._children[child_id] = child  # first: the spawner's word of its end may come at once
