@@ -193,10 +193,14 @@ class Scheduler:
         )
 
     async def _clean(self, task: FileTask) -> None:
-        self._open_tasks.discard(task)
+        # Interrupted half-way, the task stays open, and is cleaned at the end of `run`.
         if task.finished:
             task.discard()  # closes a descriptor; removing an unfinished file may take longer
-            return
+        else:
+            await self._remove_parts(task)
+        self._open_tasks.discard(task)
+
+    async def _remove_parts(self, task: FileTask) -> None:
         await trio.to_thread.run_sync(task.discard)
         if not task.leaves_remote_part():
             return

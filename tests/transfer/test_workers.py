@@ -1,0 +1,77 @@
+"""Workers leave no part files, whenever they are interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+import trio
+
+from uftp.client.session import FTPSession
+from uftp.errors import TransferFailed
+from uftp.streams import Meter
+from uftp.transfer.options import CopyOptions
+from uftp.transfer.pieces import Piece, Splitting
+from uftp.transfer.pool import SessionPool
+from uftp.transfer.results import CopyState
+from uftp.transfer.workers import FileTask, Scheduler
+
+
+class Pool:
+    """Lends sessions that cannot do anything."""
+
+    def allow(self, limit: int) -> None:
+        pass
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[FTPSession]:
+        await trio.lowlevel.checkpoint()
+        yield cast("FTPSession", None)
+
+
+class FailingTask(FileTask):
+    """Leaves a part file on the server, whose removal takes a while."""
+
+    source = target = "x"
+    length = 10
+    splittable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleaning = trio.Event()
+        self.cleaned = False
+
+    async def prepare(self, session: FTPSession) -> None:
+        pass
+
+    async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
+        raise TransferFailed("no")
+
+    async def finish(self, session: FTPSession) -> None:
+        raise AssertionError
+
+    def discard(self) -> None:
+        pass
+
+    def leaves_remote_part(self) -> bool:
+        return not self.cleaned
+
+    async def clean(self, session: FTPSession) -> None:
+        self.cleaning.set()
+        await trio.sleep(0.05)
+        self.cleaned = True
+
+
+async def test_an_interrupt_during_the_cleaning_of_a_failed_file() -> None:
+    task = FailingTask()
+    scheduler = Scheduler(cast("SessionPool", Pool()), CopyState(), Splitting.of(CopyOptions()))
+
+    async def plan(offer: Callable[[FileTask], Awaitable[None]]) -> None:
+        await offer(task)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scheduler.run, plan)
+        await task.cleaning.wait()
+        nursery.cancel_scope.cancel()
+    assert task.cleaned
