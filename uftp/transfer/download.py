@@ -9,11 +9,12 @@ from typing import Final
 
 import trio
 
+from uftp.client.data import Receive
 from uftp.client.remote import RemoteEntry, Walk, expand
 from uftp.client.session import FTPSession
 from uftp.client.url import RemoteUrl
 from uftp.client.wording import printable
-from uftp.errors import TransferFailed, UFTPError, UsageError
+from uftp.errors import LocalFileError, TransferFailed, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.streams import Meter
 from uftp.transfer.local import LocalTree, Stream, Target, local_error, open_target
@@ -61,6 +62,7 @@ class Download(FileTask):
         self._options = options
         self._open = open_it
         self._to: Target | None = None
+        self._before: FileInfo | None = None
         size = None if _is_endless(path, info) else info.size
         self._first = 0
         self.length: int | None = info.size
@@ -72,6 +74,11 @@ class Download(FileTask):
         self.splittable = ranges
 
     async def prepare(self, session: FTPSession) -> None:
+        if self._whole and self.pieces > 1:
+            # Asked as it is at the end, so that any change between is seen; listings may be older and less precise.
+            self._before = await session.stat(self._path)
+            if self._before.size != self.length:
+                raise self._changed()
         try:
             self._to = await trio.to_thread.run_sync(self._open)
         except OSError as error:
@@ -82,6 +89,15 @@ class Download(FileTask):
         byte_range = self._options.byte_range
         into = piece.offset + (self._first if byte_range is not None and byte_range.in_place else 0)
         receive = self._to.receiver(into)
+        try:
+            await self._retrieve(session, piece, receive, meter)
+        except LocalFileError as error:
+            # The session knows the file by its name on the server.
+            if isinstance(error.__cause__, OSError):
+                raise local_error(error.__cause__, self.target, "write it") from error
+            raise
+
+    async def _retrieve(self, session: FTPSession, piece: Piece, receive: Receive, meter: Meter) -> None:
         if self._whole and piece.length == self.length:
             # What the server announces counts: a file may have grown since it was listed.
             await session.retrieve(self._path, receive, expected=self.length, meter=meter)
@@ -91,8 +107,8 @@ class Download(FileTask):
 
     async def finish(self, session: FTPSession) -> None:
         assert self._to is not None  # noqa: S101 -- prepared before
-        if self._whole and self.length is not None and self.pieces > 1:
-            await self._check_unchanged(session)
+        if self._before is not None:
+            await self._check_unchanged(session, self._before)
         facts = self._options.preserve
         mtime_ns = self._info.mtime_ns if facts and self._info.mtime_ns else None
         permissions = self._info.permissions if facts else None
@@ -104,12 +120,13 @@ class Download(FileTask):
         except OSError as error:
             raise local_error(error, self.target, "give the file its name") from error
 
-    async def _check_unchanged(self, session: FTPSession) -> None:
+    async def _check_unchanged(self, session: FTPSession, before: FileInfo) -> None:
         now = await session.stat(self._path)
-        before = self._info
-        # Listings of some servers have times of less precision than single facts.
-        if now.size != before.size or abs(now.mtime_ns - before.mtime_ns) >= 61_000_000_000:
-            raise TransferFailed(f"{printable(self._path)}: the file changed while it was copied; copy it again")
+        if now.size != before.size or now.mtime_ns != before.mtime_ns:
+            raise self._changed()
+
+    def _changed(self) -> TransferFailed:
+        return TransferFailed(f"{printable(self._path)}: the file changed while it was copied; copy it again")
 
     def discard(self) -> None:
         if self._to is not None:
