@@ -99,3 +99,9 @@ def test_without_root_only_ones_own_account(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "geteuid", lambda: 1001)
     with pytest.raises(LoginRefused, match="runs without root and cannot act as 'user'"):
         look_up("user", (), policy)
+
+
+def test_another_spelling_of_a_refused_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACCOUNTS, "USER", ACCOUNTS["user"])  # as directory services may have it
+    with pytest.raises(LoginRefused, match="'user' is not served here"):
+        look_up("USER", (), UserPolicy(switch=True, deny=frozenset({"user"})))

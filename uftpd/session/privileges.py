@@ -80,6 +80,8 @@ def look_up(user: str, requested_groups: tuple[str, ...], policy: UserPolicy) ->
         raise LoginRefused(f"Attempted to select unknown user '{user}'") from None
     if entry.pw_uid == 0:
         raise LoginRefused("Attempted to select 'root'")
+    if reason := policy.refuses(entry.pw_name):  # directory services may take other spellings of a name
+        raise LoginRefused(reason)
     if not policy.switch:
         if entry.pw_uid != os.geteuid():
             raise LoginRefused(f"This server runs without root and cannot act as '{user}'")

@@ -18,6 +18,7 @@ from uftp.streams import Durability, PartFile, sweep_leftovers
 from uftpd.session.paths import FileTree, Place, is_null, split
 
 _CANNOT_CREATE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_REMEMBERED_SWEEPS = 1000  # a mirror of a million directories must not cost a million names
 How = Literal["part", "in-place", "discard"]
 
 
@@ -127,6 +128,8 @@ def _open_part(tree: FileTree, place: Place, durability: Durability, swept: set[
         return None
     directory = split(place.path)[0]
     if directory not in swept:
+        if len(swept) >= _REMEMBERED_SWEEPS:
+            swept.clear()
         swept.add(directory)
         sweep_leftovers(place.directory)
     if old is not None:
