@@ -7,6 +7,7 @@ from pathlib import Path
 
 from uftpd.config import auth, data
 from uftpd.config.toml import ConfigError, convert, read_table
+from uftpd.files import check_readable
 
 # Tables only an auth server has. Every one of its files has the first two, since they are required.
 _AUTH_TABLES = frozenset({"server", "nodes", "login", "attributes", "sessions"})
@@ -40,7 +41,7 @@ def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
     if map_file is not None:
         found += _attempt(lambda: MapFile(map_file, match))
     if (password_file := config.login.password_file) is not None:
-        found += _readable(password_file)
+        found += _attempt(lambda: check_readable(password_file))
         if not found:
             text = password_file.read_text(errors="replace")
             found += [f"{password_file}: {mistake}" for mistake in parse_password_file(text).mistakes]
@@ -48,11 +49,16 @@ def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
 
 
 def _check_data(config: data.DataConfig, path: Path) -> list[str]:
+    from uftpd.data.acl import acl_mistakes, server_context
+    from uftpd.data.service import check_service_user
+
     found = [f"{path}: {problem}" for problem in data.problems(config)]
     port = config.command_port
-    if not port.plain:
-        for file in (port.certificate, port.key, port.ca, port.acl):
-            found += _readable(file) if file is not None else []
+    if not (port.plain or found):
+        found += _attempt(lambda: server_context(port))
+        if (acl := port.acl) is not None:
+            found += _attempt(lambda: found.extend(acl_mistakes(acl)))
+    found += _attempt(lambda: check_service_user(config))
     return found
 
 
@@ -61,13 +67,4 @@ def _attempt(action: Callable[[], object]) -> list[str]:
         action()
     except ConfigError as error:
         return [str(error)]
-    return []
-
-
-def _readable(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        return [f"{path}: cannot be read: {error.strerror}"]
     return []

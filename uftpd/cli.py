@@ -26,6 +26,9 @@ def main() -> None:
     """Entry point: every error is one line on standard error."""
     try:
         code = cli.main(prog_name="uftpd", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = error.exit_code
     except click.ClickException as error:
         code = _complain(error.format_message(), error.exit_code)
     except click.Abort:

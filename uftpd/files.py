@@ -1,4 +1,4 @@
-"""Writing files that others must not read, or must never see half written."""
+"""Files of the servers: whether one can be read, and writing those that others must not see, or not half written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+
+from uftpd.config.toml import ConfigError
+
+
+def check_readable(path: Path) -> None:
+    """Whether a file that a configuration names can be read.
+
+    Raises:
+        ConfigError: it cannot; says which and why.
+    """
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:

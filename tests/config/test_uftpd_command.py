@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,11 @@ def test_good_files(files: Path) -> None:
         ("passwords", "", "joe:x\n", "passwords: line 1: expected name:hash:salt:DN"),
         ("data.toml", 'acl = "acl"', "", "command_port.acl: required"),
         ("data.toml", 'acl = "acl"', 'acl = "none"', "none: cannot be read: No such file"),
+        ("data.toml", '"server.key"', '"ca.pem"', "server.pem, {0}/ca.pem: no certificate with its unencrypted key"),
+        ("data.toml", 'ca = "ca.pem"', 'ca = "acl"', "acl: no usable CA certificates"),
+        ("data.toml", "[command_port]", "[files]\ndurability = 'always'\n[command_port]", "allowed are 'rename', 'fs"),
+        ("acl", "", "CN=auth\nsomebody\n", "acl: line 2: A name is"),
+        ("acl", "", "# nobody yet\n", "acl: names nobody"),
         ("data.toml", "[command_port]", "[ftp]\nport = 1\n[command_port]", "ftp.port: unknown setting"),
         ("data.toml", "[command_port]", "[", "not valid TOML"),
     ],
@@ -81,9 +87,28 @@ def test_mistakes(files: Path, file: str, old: str, new: str, expected: str) -> 
     path.write_text(path.read_text().replace(old, new) if old else new)
     done = _uftpd("check-config", files / "auth.toml", files / "data.toml")
     assert done.returncode == 2
-    assert expected in done.stderr
+    assert expected.format(files) in done.stderr
     assert all(line.startswith("uftpd: ") for line in done.stderr.splitlines())
     assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root no other account is needed")
+@pytest.mark.parametrize(("account", "expected"), [("nobody-here", "create it"), ("root", "without rights is needed")])
+def test_the_service_user_must_exist(files: Path, account: str, expected: str) -> None:
+    path = files / "data.toml"
+    path.write_text(f'{path.read_text()}[users]\nservice_user = "{account}"\n')
+    for command in (["check-config", path], ["data", "--config", path]):
+        done = _uftpd(*command)
+        assert done.returncode == 2
+        assert done.stderr.startswith("uftpd: users.service_user: ")
+        assert expected in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_alone_it_shows_its_help() -> None:
+    done = _uftpd()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) > 5
 
 
 def test_a_line_for_the_password_file() -> None:

@@ -78,6 +78,9 @@ def test_who_is_admitted(start_node: StartNode, peers: Peers) -> None:
     assert subject.startswith("CN=peer,")
     assert ask(node, peers.context(trustme.CA(), "Trusted")) == b"", "of another authority"
     assert ask(node, peers.context(None)) == b"", "without certificate"
+    reasons = [event["reason"] for event in node.log("request not served")]
+    assert reasons[0].startswith("certificate not accepted: ")
+    assert node.log("request not served")[0]["peer"] == "127.0.0.1"
     # The list is read again when it changes; spelling and order do not matter, every part does.
     reordered = ", ".join(reversed(subject.upper().split(",")))
     for line, admitted in (

@@ -28,6 +28,7 @@ MAX_CONFIG_BYTES = 1024 * 1024  # a configuration of thousands of nodes is far s
 _PLACE = re.compile(r"^(?P<text>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$", re.DOTALL)
+_NOT_ALLOWED = re.compile(r"^Invalid enum value (?P<value>.*)$", re.DOTALL)
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\.\.\.|\d+)\]")
 
 
@@ -177,6 +178,10 @@ def _explain(message: str, model: type[Any]) -> str:
         return _one_line(f"{_join(place, found['name'])}: unknown setting{hint}")
     if found := _MISSING.match(text):
         return _one_line(f"{_join(place, found['name'])}: required, but missing")
+    if found := _NOT_ALLOWED.match(text):
+        allowed = _values(model, place)
+        hint = f", allowed are {', '.join(map(repr, allowed))}" if allowed else ""
+        return _one_line(f"{_join(place)}: {found['value']} is not allowed{hint}")
     text = text.replace("`", "").replace("Expected ", "expected ", 1)
     where = _join(place)
     return _one_line(f"{where}: {text}" if where else text)
@@ -193,12 +198,24 @@ def _one_line(text: str) -> str:
 
 def _settings(model: type[Any], place: str) -> list[str]:
     """The settings of the part of `model` at msgspec's `place`, such as `$.nodes[...].host`; empty if unclear."""
+    kind = _kind(model, place)
+    return sorted(kind.__struct_encode_fields__) if hasattr(kind, "__struct_encode_fields__") else []
+
+
+def _values(model: type[Any], place: str) -> list[Any]:
+    """The values a setting with a fixed choice may have; empty if unclear."""
+    kind = _kind(model, place)
+    return list(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else []
+
+
+def _kind(model: type[Any], place: str) -> Any:
+    """The type of what is at msgspec's `place`, None if unclear."""
     kind: Any = model
     for step in _STEP.finditer(place):
         kind = _step(kind, step["name"])
         if kind is None:
-            return []
-    return sorted(kind.__struct_encode_fields__) if hasattr(kind, "__struct_encode_fields__") else []
+            return None
+    return kind
 
 
 def _step(kind: Any, name: str | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 from cryptography import x509
@@ -12,6 +13,7 @@ from uftp.protocol.dn import Name, parse_name, rdn_subset, same_rdns
 from uftpd.config.data import CommandPort
 from uftpd.config.toml import ConfigError
 from uftpd.events import EventLog
+from uftpd.files import check_readable
 from uftpd.watched import WatchedFile
 
 _log = EventLog("front")
@@ -43,14 +45,18 @@ class AccessList:
 
 def _parse(text: str, path: Path) -> tuple[Name, ...]:
     names = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for number, line in _lines(text):
         try:
-            names.append(parse_name(line.strip()))
+            names.append(parse_name(line))
         except ProtocolError as error:
             _log("line of the ACL skipped", level="error", file=str(path), line=number, reason=str(error))
     return tuple(names)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
 
 
 def server_context(settings: CommandPort) -> ssl.SSLContext:
@@ -64,12 +70,49 @@ def server_context(settings: CommandPort) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     if settings.certificate is None or settings.key is None or settings.ca is None:
         raise ConfigError("command_port: certificate, key and ca are required for TLS")
+    for path in (settings.certificate, settings.key, settings.ca):
+        check_readable(path)  # OpenSSL's errors do not name the file
     try:
-        context.load_cert_chain(settings.certificate, settings.key)
+        context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise ConfigError(
+            f"{settings.certificate}, {settings.key}: no certificate with its unencrypted key: {reason}"
+        ) from error
+    try:
         context.load_verify_locations(settings.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"command_port: certificate, key or ca cannot be used: {error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise ConfigError(f"{settings.ca}: no usable CA certificates: {reason}") from error
     return context
+
+
+def _no_password() -> str:
+    # Without it OpenSSL would ask on the terminal.
+    raise ValueError("the key is encrypted")
+
+
+def acl_mistakes(path: Path) -> list[str]:
+    """Why lines of an ACL, or all of it, would admit nobody; one line each.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    mistakes: list[str] = []
+
+    def parse(text: str) -> int:
+        names = 0
+        for number, line in _lines(text):
+            try:
+                parse_name(line)
+                names += 1
+            except ProtocolError as error:
+                mistakes.append(f"{path}: line {number}: {error}")
+        return names
+
+    if not WatchedFile(path, parse).current():
+        mistakes.append(f"{path}: names nobody, so no auth server can open sessions")
+    return mistakes
 
 
 def peer_subject(certificate: bytes | None) -> str:

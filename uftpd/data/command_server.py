@@ -7,6 +7,7 @@ request a size, connections a number.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import ssl
 from typing import Final
 
@@ -27,6 +28,7 @@ from uftp.protocol.command_port import (
     encode_transfer_reply,
     encode_user_info_reply,
     parse_request,
+    plain_address,
 )
 from uftp.protocol.features import EXTENSION_FEATURES
 from uftpd.config.data import DataConfig
@@ -82,28 +84,29 @@ class CommandServer:
             stream.socket.close()
             return
         self._connections += 1
+        peer = _peer(stream)
         try:
-            await self._exchange(stream)
+            await self._exchange(stream, peer)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
-            _log("request not served", level="warning", reason=repr(error))
+            _log("request not served", level="warning", peer=peer, reason=_reason(error))
         except Exception as error:
-            _log("request failed", level="error", error=repr(error))
+            _log("request failed", level="error", peer=peer, error=repr(error))
         finally:
             self._connections -= 1
             stream.socket.close()
 
-    async def _exchange(self, plain: trio.SocketStream) -> None:
+    async def _exchange(self, plain: trio.SocketStream, peer: str) -> None:
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
         with trio.fail_after(self.config.command_port.request_seconds):
             if self._tls is not None:
                 stream = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
                 await stream.do_handshake()
-                if not self._admits(stream):
+                if not self._admits(stream, peer):
                     return
             try:
                 request = await _receive(stream)
             except RequestRefused as error:
-                _log("request refused", level="warning", reason=str(error))
+                _log("request refused", level="warning", peer=peer, reason=str(error))
                 await stream.send_all(encode_refusal(str(error)))
                 return
         if request is None:
@@ -113,11 +116,11 @@ class CommandServer:
             await stream.send_all(answer)
             await stream.aclose()
 
-    def _admits(self, stream: trio.SSLStream[trio.SocketStream]) -> bool:
+    def _admits(self, stream: trio.SSLStream[trio.SocketStream], peer: str) -> bool:
         subject = peer_subject(stream.getpeercert(binary_form=True))
         if self._acl is not None and self._acl.admits(subject):
             return True
-        _log("peer not in the ACL", level="warning", subject=subject)
+        _log("peer not in the ACL", level="warning", peer=peer, subject=subject)
         return False
 
     async def _answer(self, request: Request) -> bytes:
@@ -195,3 +198,22 @@ async def _receive(stream: trio.abc.ReceiveStream) -> Request | None:
         if fields is not None:
             return parse_request(fields)
     return None
+
+
+def _peer(stream: trio.SocketStream) -> str:
+    try:
+        return str(plain_address(ipaddress.ip_address(stream.socket.getpeername()[0])))
+    except OSError:
+        return ""  # it is gone already
+
+
+def _reason(error: BaseException) -> str:
+    """What OpenSSL or the system says; trio wraps it."""
+    if isinstance(error, trio.TooSlowError):
+        return "took too long"
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS fails: {cause.reason or cause}"
+    return str(cause or error) or repr(error)

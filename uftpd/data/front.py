@@ -34,7 +34,7 @@ from uftpd.data.command_server import CommandServer
 from uftpd.data.ledger import Ledger, LoginError
 from uftpd.data.login import Attempt, LoginDialogue
 from uftpd.data.sessions import Arrival, SessionRefused, Sessions
-from uftpd.events import EventLog
+from uftpd.events import EventLog, configure
 from uftpd.session import syscalls
 from uftpd.session.privileges import Account, UserPolicy, become
 
@@ -161,6 +161,7 @@ class Front:
         except ConfigError as error:
             _log("configuration not reloaded", level="error", reason=str(error))
             return
+        configure(config.log.level, config.log.format)
         self._reload_tls(config)
         self._config = config
         self._ledger.limits = _session_limits(config)
@@ -251,8 +252,8 @@ class Front:
         try:
             await self._sessions.start(session_id, request, connection, arrival)
         except SessionRefused as error:
-            facts = {"session": session_id, "user": request.user, "peer": str(peer)}
-            _log("login refused", level="warning", **facts, reason=str(error))
+            facts = {"session": session_id, "request": request.request_id or None, "user": request.user}
+            _log("login refused", level="warning", **facts, peer=str(peer), reason=str(error))
             return reply(530, f"Not logged in: {error}")
         _log(
             "session started",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from uftp._version import __version__
 from uftpd.config.data import DataConfig, checked
 from uftpd.config.toml import ConfigError, HostPort
 from uftpd.data.spawner import Spawner
-from uftpd.events import configure
+from uftpd.events import EventLog, configure
+
+_log = EventLog("spawner")
 
 _BACKLOG = 512
 
@@ -62,6 +66,7 @@ def run(
         ConfigError: settings that do not fit, or an address that cannot be listened on.
     """
     checked(config, config_path or "configuration")
+    check_service_user(config)
     configure(config.log.level, config.log.format)
     ftp = list(ftp_listeners) if ftp_listeners is not None else [listen(a) for a in config.ftp.listen]
     command = list(command_listeners) if command_listeners is not None else [listen(config.command_port.listen)]
@@ -75,7 +80,40 @@ def run(
 
         front.run(current, config_path, spawner, ftp, command, front_ready)
 
-    return Spawner(config, config_path, run_front, [*ftp, *command], ready).run()
+    def say_ready() -> None:
+        _log(
+            "ready",
+            version=__version__,
+            ftp=_addresses(ftp),
+            command=_addresses(command),
+            users="all" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name,
+        )
+        if ready is not None:
+            ready()
+
+    return Spawner(config, config_path, run_front, [*ftp, *command], say_ready).run()
+
+
+def _addresses(listeners: Sequence[socket.socket]) -> str:
+    names = [listener.getsockname() for listener in listeners]
+    return ",".join(str(HostPort(name[0], name[1])) for name in names)
+
+
+def check_service_user(config: DataConfig) -> None:
+    """Whether the account for the part that faces the network exists; without root none is needed.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    name = config.users.service_user
+    if os.geteuid() != 0:
+        return
+    try:
+        entry = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        raise ConfigError(f"users.service_user: there is no account '{name}' on this machine; create it") from None
+    if entry.pw_uid == 0:
+        raise ConfigError(f"users.service_user: '{name}' is root, an account without rights is needed")
 
 
 def _check_loopback(listeners: Sequence[socket.socket]) -> None:

@@ -45,7 +45,7 @@ _log = EventLog("session")
 _START_SECONDS: Final = 10.0
 _USER_INFO_SECONDS: Final = 5.0
 # A session says what it did; who it is, and when and where the line was written, is not for it to say.
-_OUR_FACTS: Final = frozenset({"self", "session", "user", "level", "text", "time", "part", "event"})
+_OUR_FACTS: Final = frozenset({"self", "session", "request", "user", "level", "text", "time", "part", "event"})
 
 
 class SessionRefused(Exception):
@@ -71,9 +71,10 @@ class Arrival:
 class _Child:
     """One child process, as the front knows it."""
 
-    def __init__(self, child_id: str, user: str, report: trio.socket.SocketType) -> None:
+    def __init__(self, child_id: str, user: str, report: trio.socket.SocketType, request_id: str) -> None:
         self.id = child_id
         self.user = user
+        self.request_id = request_id
         self.report = report
         self.outcome: Ready | Failed | KeyFiles | None = None
         self.decided = trio.Event()
@@ -207,7 +208,9 @@ class Sessions:
         settings = self._settings(session_id, request, arrival)
         plain = connection._sock  # type: ignore[attr-defined]
         try:
-            child = await self._spawn(session_id, "session", request.user, settings, plain)
+            child = await self._spawn(
+                session_id, "session", request.user, settings, plain, request_id=request.request_id
+            )
         except BaseException:
             self._ledger.end(session_id)
             raise
@@ -239,6 +242,7 @@ class Sessions:
         user: str,
         first: SessionSettings | KeyFileRequest,
         *sockets: socket.socket,
+        request_id: str = "",
     ) -> _Child:
         if self._nursery is None:
             raise SessionRefused("the server is starting")
@@ -247,7 +251,7 @@ class Sessions:
         except OSError as error:
             raise SessionRefused(f"Cannot start a process: {error.strerror}") from error
         mine.send(messages.encode(first))
-        child = _Child(child_id, user, trio.socket.from_stdlib_socket(mine))
+        child = _Child(child_id, user, trio.socket.from_stdlib_socket(mine), request_id)
         self._children[child_id] = child  # first: the spawner's word of its end may come at once
         self._nursery.start_soon(self._listen, child)
         try:
@@ -325,7 +329,9 @@ class Sessions:
                 child.decide(message)
             case Record(level=level, event=text, fields=fields):
                 facts = {key: value for key, value in fields.items() if key not in _OUR_FACTS}
-                _log(text, level=level, session=child.id, user=child.user, **facts)
+                # The auth server logs the same id, so that who it was there is found for every transfer here.
+                ours = {"session": child.id, "request": child.request_id or None, "user": child.user}
+                _log(text, level=level, **ours, **facts)
             case WantPort():
                 self._want_port(child)
             case ReturnPort(port=port, busy=busy):

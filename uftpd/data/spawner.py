@@ -40,7 +40,7 @@ from uftpd.data.spawn_messages import (
     decode_from_front,
     encode,
 )
-from uftpd.events import EventLog
+from uftpd.events import EventLog, configure
 from uftpd.session import child as session_child
 from uftpd.session import messages as session_messages
 from uftpd.session.privileges import UserPolicy
@@ -212,6 +212,7 @@ class Spawner:
         except ConfigError as error:
             _log("configuration not reloaded", level="error", reason=str(error))
             return
+        configure(config.log.level, config.log.format)
         self._config = config
         self._policy = user_policy(config)
         self._dismiss_spares()  # they know the old policy
@@ -280,6 +281,8 @@ class Spawner:
 
             self._run_front(self._config, mine, say_ready)
             status = 0
+        except ConfigError as error:
+            _log("front failed", level="error", reason=str(error))
         except BaseException as error:
             _log("front failed", level="error", traceback="".join(traceback.format_exception(error)))
         finally:

@@ -84,7 +84,10 @@ async def run(control: socket.socket, report: socket.socket, user: str, policy: 
         reporter.send(Failed(reason=str(error)))
         return
     except (OSError, msgspec.MsgspecError) as error:
-        reporter.send(Failed(reason=f"Cannot open the session directory: {getattr(error, 'strerror', error)}"))
+        # A name in it came with the request, which holds no control characters.
+        name = getattr(error, "filename", None)
+        which = f" '{_said(os.fsdecode(name))}'" if name is not None else ""
+        reporter.send(Failed(reason=f"Cannot open the session directory{which}: {getattr(error, 'strerror', error)}"))
         return
     reporter.send(Ready())
     try:
@@ -116,7 +119,11 @@ def open_tree(settings: SessionSettings, account: Account) -> tuple[FileTree, by
     )
     restricted = path_filter.restricts or settings.access != Access.FULL
     confined = restricted or (settings.confine_links and base != b"/")
-    tree = FileTree(base, path_filter, confined=confined)
+    try:
+        tree = FileTree(base, path_filter, confined=confined)
+    except OSError as error:
+        error.filename = base  # some of its steps know it by another name
+        raise
     if start != base:
         tree.is_directory(start)
     return tree, start

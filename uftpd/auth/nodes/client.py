@@ -72,7 +72,10 @@ class CommandPort:
             # The reply is complete or worthless: nothing is lost by not waiting for the peer's goodbye.
             await trio.aclose_forcefully(stream)
         if not reply:
-            raise NodeUnreachable(f"{address}: closed without a reply, our certificate may not be on its list")
+            raise NodeUnreachable(
+                f"{address}: closed without a reply; its log says whether our certificate is "
+                "of another CA, has expired, or is not on its list"
+            )
         return reply
 
     async def _connect(self, instance: Instance) -> trio.abc.Stream:
