@@ -336,6 +336,29 @@ def test_a_drain_lets_a_running_transfer_finish(start_node: StartNode) -> None:
     assert len(node.log("session-ended")) == 2, "the last words of sessions are logged"
 
 
+@pytest.mark.slow
+def test_during_a_drain_a_client_finishes_what_is_made_of_several_commands(start_node: StartNode) -> None:
+    node = start_node(limits={"drain_seconds": 20})
+    base = node.directory()
+    with node.login(file=f"{base}/") as ftp:
+        data = start_store(ftp, "part", None)
+        node.signal(signal.SIGTERM)
+        node.wait_log("draining")
+        data.close()
+        assert ftp.reply() == DONE
+        with ftp.data() as data:
+            ftp.ok("RANG 0 4", 350)
+            ftp.ok("STOR part", 150)
+            data.sendall(b"piece")
+            data.shutdown(socket.SHUT_WR)
+            assert ftp.reply() == DONE
+        ftp.ok("RNFR part", 350)
+        ftp.ok("RNTO whole")
+        assert ftp.reply()[:3] == b"421", "once it has no more to say"
+        assert node.wait() == 0
+    assert (base / "whole").exists()
+
+
 def refuses(address: tuple[str, int]) -> bool:
     try:
         socket.create_connection(address, 1).close()

@@ -28,6 +28,8 @@ _MAX_WAITING_BYTES: Final = 64 * 1024  # of lines received and not yet served
 _LINE_COST: Final = 4  # bytes a line counts beside its text, so that very short ones cannot pile up
 _SEND_SECONDS: Final = 120.0  # a client that takes no reply for so long is gone
 _HASH_SIGN_OF_LIFE_SECONDS: Final = 30.0
+# Between the pieces of a large file, or before its part file is renamed or removed, a client is not idle.
+_DRAIN_PAUSE_SECONDS: Final = 2.0
 _ABORTED: Final = reply(426, "Transfer aborted")
 
 
@@ -64,6 +66,8 @@ class ControlConnection:
         self._ended = False
         self._said_goodbye = False
         self._draining = False
+        self._drained = False
+        self._active_at = trio.current_time()
 
     async def run(self) -> None:
         """Serve until the session ends."""
@@ -74,10 +78,12 @@ class ControlConnection:
             nursery.cancel_scope.cancel()
 
     async def drain(self, seconds: float) -> None:
-        """Take no more commands; what runs may go on for `seconds`."""
+        """Let the client finish what it is at, for `seconds` at most; the session ends once it pauses."""
         self._draining = True
         self._wake()
         await trio.sleep(seconds)
+        self._drained = True
+        self._wake()
         if self._session.job is not None:
             self._session.job.stop()
 
@@ -129,6 +135,13 @@ class ControlConnection:
         self._queue(_Line(text))
 
     def _queue(self, line: _Line) -> None:
+        if self._draining and self._waiting_bytes > _MAX_WAITING_BYTES:
+            # A client at work sends no such floods. Reading goes on, for ABOR.
+            self._drained = True
+            self._lines.clear()
+            self._waiting_bytes = 0
+        if self._drained:
+            return  # nothing that comes now will be served; ABOR has acted already
         self._lines.append(line)
         self._waiting_bytes += len(line.text) + _LINE_COST
         self._wake()
@@ -141,13 +154,15 @@ class ControlConnection:
 
     async def _serve(self) -> None:
         while not self._session.quitting:
-            with trio.move_on_after(self._session.limits.idle_seconds) as idle:
-                while not self._lines and not self._ended and not self._draining:
+            with trio.CancelScope() as idle:
+                while not self._lines and not self._ended and not self._drained:
+                    patience = _DRAIN_PAUSE_SECONDS if self._draining else self._session.limits.idle_seconds
+                    idle.deadline = self._active_at + patience
                     await self._changed.wait()
-            if idle.cancelled_caught:
+            if idle.cancelled_caught and not self._draining:
                 await self.send(reply(421, "Nothing came for too long, closing the control connection"))
                 return
-            if self._draining:
+            if self._drained or idle.cancelled_caught:
                 await self.send(reply(421, "The server is shutting down, closing the control connection"))
                 return
             if not self._lines:
@@ -156,6 +171,7 @@ class ControlConnection:
             self._waiting_bytes -= len(line.text) + _LINE_COST
             self._wake()
             await self._execute(line)
+            self._active_at = trio.current_time()
 
     async def _execute(self, line: _Line) -> None:
         if line.too_long:
@@ -208,7 +224,7 @@ class ControlConnection:
     def _stopped(self, verb: str) -> Reply | None:
         if self._ended:
             return None
-        if self._draining:
+        if self._drained:
             return reply(551, f"Error processing command '{verb}': the server is shutting down")
         return _ABORTED
 
