@@ -118,7 +118,7 @@ def test_a_full_disk_fails_one_file_and_not_the_session(server: PlainServer, the
     (there / "b").write_bytes(CONTENT)
     full = uftp("cp", server.url + "/a", "/dev/full")
     assert full.code == 7
-    assert "No space left" in full.err
+    assert "/dev/full: cannot write it: No space left" in full.err, "by its name here"
     # As many bytes as the target's file system can hold are a matter of that file alone.
     (tmp_path / "a").mkdir()
     some = uftp("cp", server.url + "/a", server.url + "/b", tmp_path)

@@ -102,6 +102,7 @@ async def test_a_server_that_hides_what_was_promised() -> None:
         ("USER", "421 busy", NetworkError),
         ("PASS", "421 busy", NetworkError),
         ("PASS", "530 Not logged in: Cannot open the session directory: No such file or directory", NotFound),
+        ("PASS", "530 Not logged in: Cannot open the session directory '/root': Permission denied", Refused),
         ("PASS", "500 Session is already running", Refused),
         ("PASS", "500 wrong s3cret", Refused),
         ("OPTS", "501 no", PeerBrokeProtocol),

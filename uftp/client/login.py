@@ -11,7 +11,7 @@ from typing import Final
 from uftp.client.control import ControlConnection, open_control
 from uftp.client.dialect import Dialect
 from uftp.client.session import FTPSession
-from uftp.client.wording import is_about_a_missing_file, printable
+from uftp.client.wording import is_about_a_missing_file, is_about_rights, printable
 from uftp.errors import AuthenticationFailed, NetworkError, NotFound, PeerBrokeProtocol, Refused, TimedOut
 from uftp.protocol.features import Features
 from uftp.protocol.names import unquote
@@ -116,6 +116,8 @@ async def _authenticate(control: ControlConnection, user: str, password: str) ->
     said = f"the server said {reply.code} {printable(reply.text).replace(password or chr(0), '...')}"
     if reply.code == 421:
         raise NetworkError(f"{control.name}: cannot log in: {said}; try again later")
+    if "session directory" in reply.text and is_about_rights(reply.text):
+        raise Refused(f"{control.name}: no session: {said}; check the rights on the directory", code=reply.code)
     if is_about_a_missing_file(reply.text):
         raise NotFound(f"{control.name}: no session: {said}; does the directory exist there?", code=reply.code)
     if reply.code == 530 or reply.is_intermediate:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from uftp.client.data import Receive, Send, abort, at_end, connect_data, run_pump
 from uftp.client.dialect import Dialect
-from uftp.client.wording import printable, refusal
+from uftp.client.wording import printable, refusal, server_said
 from uftp.errors import (
     LocalFileError,
     NetworkError,
@@ -207,7 +207,7 @@ async def retrieve(
         final = await session.control.receive(session.final_timeout)
     moved = meter.moved - start
     if not final.is_success and not (due.cut and moved == due.required and final.code != 421):
-        raise _failed(path, moved, f"the server said {final.code} {printable(final.text)}")
+        raise _failed(path, moved, server_said(final))
     if not complete:
         raise _failed(path, moved, "the server sent more than it had announced")
     if due.required is not None and moved != due.required:
@@ -286,7 +286,7 @@ async def store(
         connection.close()
     moved = meter.moved - start
     if not final.is_success:
-        raise _failed(path, moved, f"the server said {final.code} {printable(final.text)}")
+        raise _failed(path, moved, server_said(final))
     return moved
 
 
@@ -313,7 +313,7 @@ async def fetch_listing(session: FTPSession, line: bytes, path: bytes) -> bytes:
         connection.close()
     final = await session.control.receive(session.final_timeout)
     if not final.is_success:
-        raise _failed(path, meter.moved, f"the server said {final.code} {printable(final.text)}")
+        raise _failed(path, meter.moved, server_said(final))
     return data
 
 
@@ -338,7 +338,7 @@ async def _explain(
     said = ""
     try:
         final = await session.control.receive(_EXPLANATION_SECONDS)
-        said = f"; the server said {final.code} {printable(final.text)}"
+        said = f"; {server_said(final)}"
     except (NetworkError, PeerBrokeProtocol) as trouble:
         session.control.break_off(str(trouble))
     if isinstance(error, ConnectionBroken):

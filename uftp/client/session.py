@@ -203,7 +203,9 @@ class FTPSession:
         """Rename, replacing a file of the new name where the server's system does so."""
         async with self.control.dialogue():
             await self._expect(b"RNFR " + self.wire(source), (350,), source, "rename it")
-            await self._expect(b"RNTO " + self.wire(target), (200, 250), target, "give the file this name")
+            # Some servers look for the source only now.
+            action = f"give it the name {printable(target)}"
+            await self._expect(b"RNTO " + self.wire(target), (200, 250), source, action)
 
     async def set_facts(self, path: bytes, *, mtime_ns: int | None = None, permissions: int | None = None) -> None:
         """Set time and permission bits; None leaves one as it is.

@@ -13,6 +13,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MISSING = re.compile(
     r"no such|not found|not exist|cannot be accessed|failed to open file|no file|not a directory", re.IGNORECASE
 )
+_IN_THE_WAY = re.compile(r"(file|directory|already) exists|is a directory|not empty", re.IGNORECASE)
 _DENIED = re.compile(r"permission|denied|forbidden|not allowed|privilege|read-only", re.IGNORECASE)
 
 
@@ -28,6 +29,16 @@ def printable(name: bytes | str) -> str:
     return text.encode("utf-8", "backslashreplace").decode() if not text.isascii() else text
 
 
+def server_said(reply: Reply) -> str:
+    """A server's reply, for a message."""
+    return f"the server said {reply.code} {printable(_PREFIX.sub('', reply.text)).strip()}"
+
+
+def is_about_rights(text: str) -> bool:
+    """Whether a server's text says that rights are missing."""
+    return _DENIED.search(text) is not None
+
+
 def refusal(reply: Reply, path: bytes | None, action: str) -> UFTPError:
     """The error for a reply that is not the one wanted.
 
@@ -37,11 +48,13 @@ def refusal(reply: Reply, path: bytes | None, action: str) -> UFTPError:
         action: what was tried, as "list" or "create the directory".
     """
     subject = f"{printable(path)}: " if path is not None else ""
-    said = f"the server said {reply.code} {printable(_PREFIX.sub('', reply.text)).strip()}"
+    said = server_said(reply)
     if reply.code == 421:
         return NetworkError(f"{subject}cannot {action}: {said}; try again later")
     if _DENIED.search(reply.text) or reply.code in (530, 534, 553):
         return Refused(f"{subject}cannot {action}: {said}; check the rights on it", code=reply.code)
+    if _IN_THE_WAY.search(reply.text):
+        return Refused(f"{subject}cannot {action}: {said}", code=reply.code)
     if reply.code == 550 or is_about_a_missing_file(reply.text):
         return NotFound(f"{subject}cannot {action}: {said}", code=reply.code)
     return Refused(f"{subject}cannot {action}: {said}", code=reply.code)

@@ -94,7 +94,7 @@ class Download(FileTask):
         except LocalFileError as error:
             # The session knows the file by its name on the server.
             if isinstance(error.__cause__, OSError):
-                raise local_error(error.__cause__, self.target, "write it") from error
+                raise local_error(error.__cause__, self.target, "write it") from error.__cause__
             raise
 
     async def _retrieve(self, session: FTPSession, piece: Piece, receive: Receive, meter: Meter) -> None:
