@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import time
 from collections.abc import Iterator
@@ -322,3 +323,9 @@ def test_long_junk_is_refused_in_linear_time() -> None:
             parse_stat(line)
         with contextlib.suppress(ProtocolError):
             parse_facts(line + b" x", utc=True)
+
+
+def test_a_name_as_text() -> None:
+    info = FileInfo(name=b"\xc3\xa4 \xff", size=0, mtime_ns=0)
+    assert info.text_name == "ä \udcff"
+    assert os.fsencode(info.text_name) == info.name

@@ -31,7 +31,7 @@ class FileInfo:
     """What is known of one file.
 
     Attributes:
-        name: base name, `/` for the root.
+        name: base name, `/` for the root. Names are bytes, as files have them; `text_name` is for people.
         size: bytes.
         mtime_ns: last change, nanoseconds since the epoch.
         is_dir: whether it is a directory; links count as what they point to.
@@ -47,6 +47,11 @@ class FileInfo:
     readable: bool = True
     writable: bool = True
     executable: bool = False
+
+    @property
+    def text_name(self) -> str:
+        """The name as text; bytes that are not UTF-8 become lone surrogates, as everywhere in Python."""
+        return self.name.decode("utf-8", "surrogateescape")
 
     @property
     def permissions(self) -> int | None:
