@@ -21,8 +21,10 @@ def check_file(path: Path) -> list[str]:
     try:
         table = read_table(path)
         if _AUTH_TABLES & table.keys():
-            return _check_auth(convert(table, auth.AuthConfig, path), path)
-        return _check_data(convert(table, data.DataConfig, path), path)
+            found = _check_auth(convert(table, auth.AuthConfig, path), path)
+        else:
+            found = _check_data(convert(table, data.DataConfig, path), path)
+        return list(dict.fromkeys(found))  # files may be named in several places
     except ConfigError as error:
         return [str(error)]
 

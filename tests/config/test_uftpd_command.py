@@ -90,6 +90,7 @@ def test_mistakes(files: Path, file: str, old: str, new: str, expected: str) -> 
     assert expected.format(files) in done.stderr
     assert all(line.startswith("uftpd: ") for line in done.stderr.splitlines())
     assert len(done.stdout.splitlines()) == 1
+    assert len(set(done.stderr.splitlines())) == len(done.stderr.splitlines())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="without root no other account is needed")
