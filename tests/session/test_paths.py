@@ -184,3 +184,23 @@ def test_landlock_hides_everything_else(base: Path) -> None:
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_file_system_that_fails_does_not_make_a_listing_shorter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).touch()
+    (tmp_path / "nowhere").symlink_to("nothing")
+
+    def failing(entry: os.DirEntry[str], paths: object) -> os.stat_result:
+        raise OSError(code, os.strerror(code))
+
+    tree = FileTree(os.fsencode(tmp_path), PathFilter(), confined=False)
+    with tree.scan(os.fsencode(tmp_path)) as entries:
+        assert sorted(info.name for info in entries) == [b"one", b"two"]
+    monkeypatch.setattr(tree, "_stat_entry", failing)
+    with tree.scan(os.fsencode(tmp_path)) as entries, pytest.raises(OSError, match=os.strerror(code)):
+        list(entries)
+    tree.close()

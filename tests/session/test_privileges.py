@@ -20,6 +20,7 @@ GROUPS = {
     "staff": grp.struct_group(("staff", "x", 2000, ["user"])),
     "listed": grp.struct_group(("listed", "x", 3000, ["user"])),  # not in what the system says of the user's groups
     "other": grp.struct_group(("other", "x", 4000, ["somebody"])),
+    "root": grp.struct_group(("root", "x", 0, ["user"])),
 }
 ALL_USERS = UserPolicy(switch=True)
 
@@ -105,3 +106,11 @@ def test_another_spelling_of_a_refused_name(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(ACCOUNTS, "USER", ACCOUNTS["user"])  # as directory services may have it
     with pytest.raises(LoginRefused, match="'user' is not served here"):
         look_up("USER", (), UserPolicy(switch=True, deny=frozenset({"user"})))
+
+
+@pytest.mark.parametrize("check_groups", [True, False])
+def test_the_group_of_root_is_not_to_be_had(check_groups: bool) -> None:
+    policy = UserPolicy(switch=True, check_groups=check_groups)
+    for requested in (("root",), ("own", "root")):
+        with pytest.raises(LoginRefused, match="not a member of the group root"):
+            look_up("user", requested, policy)

@@ -131,3 +131,13 @@ def test_a_pipe_is_sent_from_an_offset_and_to_a_length() -> None:
         left.shutdown(socket.SHUT_WR)
         assert right.recv(100) == b"3456"
     source.close()
+
+
+def test_a_source_that_is_written_to_meanwhile_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    path.write_bytes(b"before")
+    source = Source.open(os.fsencode(path))
+    assert source.is_unchanged()
+    os.utime(path, ns=(0, source.mtime_ns + 1))
+    assert not source.is_unchanged()
+    source.close()

@@ -80,7 +80,10 @@ class DataPorts:
 
     async def _connect(self, session: FTPSession, reply: Reply) -> DataConnection:
         control = session.control
-        host = control.socket.getpeername()[0]
+        try:
+            host = control.socket.getpeername()[0]
+        except OSError as error:  # reset by now
+            raise NetworkError(f"{session.name}: the connection broke: {error.strerror}") from error
         family = control.socket.family
         if self._extended and reply.code != 229:
             # 522 is upstream's and our word for "no port free"; PASV would get none either.

@@ -303,6 +303,11 @@ class Source:
         """
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
+    def is_unchanged(self) -> bool:
+        """Whether a file is what it was when it was opened, by size and time of last change. Pipes always are."""
+        now = os.fstat(self._fd)
+        return not stat.S_ISREG(now.st_mode) or (now.st_size, now.st_mtime_ns) == (self.size, self.mtime_ns)
+
     def sender(self, offset: int, length: int | None) -> Send:
         """What sends `length` bytes from `offset` on; None for all there are."""
 

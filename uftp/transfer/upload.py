@@ -155,6 +155,9 @@ class Upload(FileTask):
     async def finish(self, session: FTPSession) -> None:
         if self._device:
             return
+        assert self._from is not None  # noqa: S101 -- prepared before
+        if self.pieces > 1 and not self._in_place and not self._from.is_unchanged():
+            raise TransferFailed(f"{self.source}: the file changed while its ranges were copied; copy it again")
         await self._check_size(session)
         await self._set_facts(session)
         if self._part is not None:

@@ -24,6 +24,7 @@ from uftpd.session import syscalls
 from uftpd.session.filters import Forbidden, PathFilter, is_beneath
 
 _MAX_LINKS: Final = 40
+_DEAD_LINK: Final = (errno.ELOOP, errno.EXDEV, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 _DEV_NULL: Final = os.makedev(1, 3)
 _DEV_ZERO: Final = os.makedev(1, 5)
 
@@ -263,9 +264,19 @@ class FileTree:
     def _entries(self, entries: Iterator[os.DirEntry[str]], prefixes: Sequence[bytes]) -> Iterator[FileInfo]:
         for entry in entries:
             name = os.fsencode(entry.name)
-            if not is_part_name(name):
-                with contextlib.suppress(OSError, Forbidden):
-                    yield self._describe(name, self._stat_entry(entry, [prefix + name for prefix in prefixes]))
+            if is_part_name(name):
+                continue
+            try:
+                info = self._stat_entry(entry, [prefix + name for prefix in prefixes])
+            except Forbidden:
+                continue
+            except OSError as error:
+                # Links to nowhere, or to where this session may not go, are left out, and so is what has just been
+                # removed. A file system that fails must not make a listing shorter than it is.
+                if error.errno == errno.ENOENT or (entry.is_symlink() and error.errno in _DEAD_LINK):
+                    continue
+                raise
+            yield self._describe(name, info)
 
     def _stat_entry(self, entry: os.DirEntry[str], paths: Sequence[bytes]) -> os.stat_result:
         if self.filter.restricts:

@@ -116,6 +116,8 @@ def _group(name: str, which: str, entry: pwd.struct_passwd, own: tuple[int, ...]
         group = grp.getgrnam(name)
     except (KeyError, ValueError):
         raise LoginRefused(f"Attempt to run a task with an unknown {which} group: {name}") from None
+    if group.gr_gid == 0 and 0 not in own:
+        raise LoginRefused(f"The user {entry.pw_name} is not a member of the group {name}")
     if policy.check_groups and group.gr_gid not in own and entry.pw_name not in group.gr_mem:
         raise LoginRefused(f"The user {entry.pw_name} is not a member of the group {name}")
     return group.gr_gid
