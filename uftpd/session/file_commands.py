@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 
 from uftp.protocol import ProtocolError
 from uftp.protocol.facts import FactChange, FileInfo, format_facts, format_stat, format_time, parse_mff, parse_time
@@ -121,20 +122,17 @@ def facts_line(session: Session, info: FileInfo, *, utc: bool, type_first: bool 
     return facts.encode() + b" " + session.say(info.name)
 
 
+def named(session: Session, info: FileInfo) -> FileInfo:
+    """`info` with its name as it stands in listings."""
+    return replace(info, name=session.say(info.name)) if session.pct else info
+
+
 def _sayable(session: Session, entries: Iterator[FileInfo]) -> Iterator[FileInfo]:
     """Entries with their names as the client can take them; without NAMES PCT some cannot be said."""
     hidden = 0
     for info in entries:
         if session.pct:
-            yield FileInfo(
-                name=session.say(info.name),
-                size=info.size,
-                mtime_ns=info.mtime_ns,
-                is_dir=info.is_dir,
-                readable=info.readable,
-                writable=info.writable,
-                executable=info.executable,
-            )
+            yield named(session, info)
         elif is_sayable(info.name):
             yield info
         else:

@@ -32,7 +32,7 @@ from uftp.streams import (
     send_bytes,
     send_file,
 )
-from uftpd.session.file_commands import facts_line
+from uftpd.session.file_commands import facts_line, named
 from uftpd.session.paths import is_zero
 from uftpd.session.replies import OK, CommandError, Incomplete, error_reply
 from uftpd.session.state import Job, Session
@@ -253,7 +253,7 @@ async def _upload(
 async def list_directory(session: Session, argument: bytes, client: Client) -> None:
     """LIST."""
     now = time.time()
-    await _listing(session, "LIST", argument, lambda info: format_list(_named(session, info), now=now), client)
+    await _listing(session, "LIST", argument, lambda info: format_list(named(session, info), now=now), client)
 
 
 async def list_names(session: Session, argument: bytes, client: Client) -> None:
@@ -310,20 +310,6 @@ def _send_listing(
     finish_sending(connection)
     if hidden:
         session.log("names-hidden", level="warning", count=hidden)
-
-
-def _named(session: Session, info: FileInfo) -> FileInfo:
-    if not session.pct:
-        return info
-    return FileInfo(
-        name=session.say(info.name),
-        size=info.size,
-        mtime_ns=info.mtime_ns,
-        is_dir=info.is_dir,
-        readable=info.readable,
-        writable=info.writable,
-        executable=info.executable,
-    )
 
 
 def _without_options(argument: bytes) -> bytes:
