@@ -119,6 +119,7 @@ class ControlConnection:
             PeerBrokeProtocol: something came that is no reply.
         """
         silence = self._timeout if silence is None else silence
+        deadline = trio.current_time() + silence
         while True:
             try:
                 reply = self._reader.next_reply()
@@ -128,7 +129,7 @@ class ControlConnection:
                 logger.debug("< %d %s", reply.code, reply.text.encode("utf-8", "backslashreplace").decode())
                 return reply
             try:
-                with trio.fail_after(silence):
+                with trio.fail_at(deadline):
                     data = await self._stream.receive_some(_RECEIVE_BYTES)
             except trio.TooSlowError:
                 raise TimedOut(f"{self.name}: no reply within {silence:.0f} seconds") from None
@@ -137,6 +138,8 @@ class ControlConnection:
             if not data:
                 raise NetworkError(f"{self.name}: the server closed the connection")
             self._reader.receive_data(data)
+            if b"\n" in data:  # whole lines count: single bytes could drip for ever
+                deadline = trio.current_time() + silence
 
     async def command(self, line: bytes, *, silence: float | None = None, shown: bytes | None = None) -> Reply:
         """Send a line and wait for its reply."""
