@@ -92,7 +92,7 @@ class Limits(_Section, frozen=True):
         share_sessions_per_user, copy_sessions_per_user: the same for sessions that serve shares and copies.
         sessions: sessions of all users.
         spares: processes kept ready for logins to come, about 3 MB each.
-        streams: parallel data connections of one transfer.
+        streams: parallel data connections of one transfer; clients are granted one until framed streams are there.
         unproven: connections that have not logged in.
         unproven_per_address: the same, of one client address.
         line_bytes: longest command line.

@@ -291,7 +291,6 @@ class Sessions:
             advertise=ftp.advertise,
             port_range=str(ftp.port_range) if ftp.port_range is not None else "",
             port_wait_seconds=ftp.port_wait_seconds,
-            streams=limits.streams,
             line_bytes=limits.line_bytes,
             idle_seconds=limits.idle_seconds,
             data_connect_seconds=limits.data_connect_seconds,

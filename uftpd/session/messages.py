@@ -56,7 +56,6 @@ class SessionSettings(_Message, frozen=True):
     advertise: str = ""
     port_range: str = ""
     port_wait_seconds: float = 10.0
-    streams: int = 4
     line_bytes: int = 16384
     idle_seconds: float = 7200.0
     data_connect_seconds: float = 30.0

@@ -181,7 +181,7 @@ def _session(
         current=start,
         access=Access(settings.access),
         data=data,
-        limits=SessionLimits(settings.idle_seconds, settings.stall_seconds, settings.line_bytes, settings.streams),
+        limits=SessionLimits(settings.idle_seconds, settings.stall_seconds, settings.line_bytes),
         log=reporter.log,
         request_rate=settings.rate,
         own_rate=settings.rate,

@@ -23,7 +23,6 @@ class SessionLimits:
     idle_seconds: float
     stall_seconds: float
     line_bytes: int
-    streams: int
 
 
 @dataclass(slots=True)

@@ -21,7 +21,6 @@ _LANDLOCK_RESTRICT_SELF: Final = 446
 _CAPSET: Final = 91 if platform.machine() in ("aarch64", "riscv64") else 126
 
 RESOLVE_NO_MAGICLINKS: Final = 0x02
-RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
 
 _PR_SET_PDEATHSIG: Final = 1
