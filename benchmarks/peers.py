@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uftp.protocol.command_port import TransferRequest, encode_request, parse_transfer_reply
+from uftp.protocol.command_port import TransferRequest, encode_request
+from uftp.protocol.command_replies import parse_transfer_reply
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0

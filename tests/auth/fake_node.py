@@ -9,17 +9,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from uftp.protocol.command_port import (
-    PingReply,
-    PingRequest,
-    RequestReader,
-    RequestRefused,
-    TransferRequest,
-    encode_ping_reply,
-    encode_refusal,
-    encode_transfer_reply,
-    parse_request,
-)
+from uftp.protocol.command_port import PingRequest, RequestReader, RequestRefused, TransferRequest, parse_request
+from uftp.protocol.command_replies import PingReply, encode_ping_reply, encode_refusal, encode_transfer_reply
 
 
 @dataclass

@@ -12,7 +12,8 @@ import trustme
 from fake_node import FakeNode, serving
 from running_auth import Pki, StartAuth
 
-from uftp.protocol.command_port import PingReply, PingRequest, UserInfoRequest
+from uftp.protocol.command_port import PingRequest, UserInfoRequest
+from uftp.protocol.command_replies import PingReply
 from uftpd.auth.errors import NotFound
 from uftpd.auth.nodes.client import CommandPort, NodeUnreachable
 from uftpd.auth.nodes.instance import NodeInstance

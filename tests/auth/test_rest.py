@@ -8,7 +8,8 @@ import pytest
 from fake_node import FakeNode
 from running_auth import DEMO, StartAuth
 
-from uftp.protocol.command_port import Cipher, PingReply
+from uftp.protocol.command_port import Cipher
+from uftp.protocol.command_replies import PingReply
 
 
 async def test_a_session_is_granted(start_auth: StartAuth) -> None:

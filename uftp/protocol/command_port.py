@@ -1,8 +1,8 @@
-"""The command port between an auth server and a data node (DATA-PLANE section 1, EXTENSIONS section 7).
+"""Requests of the command port between an auth server and a data node (DATA-PLANE section 1, EXTENSIONS section 7).
 
-One request a connection, lines of `key=value` closed by `END`; one reply, ended by the end of the stream. Both
-directions are here, without sockets: the data node feeds `RequestReader` and calls `parse_request`; an auth server
-calls `encode_request` and the `parse_…_reply` functions.
+One request a connection, lines of `key=value` closed by `END`; one reply, ended by the end of the stream. Both sides
+are here, without sockets: the data node feeds `RequestReader` and calls `parse_request`; an auth server calls
+`encode_request`. What comes back is in `command_replies`.
 
 Values never hold control characters, on either side: a line break in one would add a field, the account included.
 """
@@ -119,29 +119,6 @@ class TransferRequest:
 
 
 Request = PingRequest | UserInfoRequest | TransferRequest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PingReply:
-    """What a node says of itself. Legacy nodes send no features."""
-
-    version: str = "n/a"
-    listen_port: int = 0
-    listen_address: str = ""
-    max_sessions: int = 0
-    advertise_address: str = ""
-    features: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserInfoReply:
-    """Accepted keys are authorized_keys lines, options and comment included."""
-
-    version: str = "n/a"
-    user: str = ""
-    home: str = ""
-    accepted_keys: tuple[str, ...] = ()
-    status: str = ""
 
 
 # -- the node's side ------------------------------------------------------------------------------------------------
@@ -353,44 +330,6 @@ def is_clean(text: str) -> bool:
     return all(c >= " " and not "\x7f" <= c <= "\x9f" and c not in "\u2028\u2029" for c in text)
 
 
-def encode_ping_reply(reply: PingReply) -> bytes:
-    """A ping reply as upstream orders it, the features behind."""
-    lines = [
-        f"Version: {reply.version}",
-        f"ListenPort: {reply.listen_port}",
-        f"ListenAddress: {reply.listen_address}",
-        f"MaxSessionsPerClient: {reply.max_sessions}",
-    ]
-    if reply.advertise_address:
-        lines.append(f"AdvertiseAddress: {reply.advertise_address}")
-    if reply.features:
-        lines.append(f"Features: {'; '.join(reply.features)}")
-    return _encode_lines(lines)
-
-
-def encode_user_info_reply(reply: UserInfoReply) -> bytes:
-    """A user-info reply; keys are numbered over all files."""
-    lines = [f"Version: {reply.version}", f"User: {reply.user}", f"Home: {reply.home}"]
-    lines += [f"Accepted key {number}: {key}" for number, key in enumerate(reply.accepted_keys)]
-    lines.append(f"Status: {reply.status}")
-    return _encode_lines(lines)
-
-
-def encode_transfer_reply(ftp_port: int) -> bytes:
-    """The request is granted; the login is expected at this port."""
-    return b"OK::%d\n" % ftp_port
-
-
-def encode_refusal(text: str) -> bytes:
-    """The request is refused, in upstream's form."""
-    return _encode_lines([f"ERROR::{text}"])
-
-
-def _encode_lines(lines: list[str]) -> bytes:
-    clean = ("".join(c if is_clean(c) else "?" for c in line) for line in lines)
-    return "".join(line + "\n" for line in clean).encode("utf-8", "replace")
-
-
 # -- the auth server's side -----------------------------------------------------------------------------------------
 
 
@@ -497,61 +436,3 @@ def _address_forms(addresses: tuple[IPAddress, ...]) -> list[str]:
 
 def _true_false(value: bool) -> str:
     return "true" if value else "false"
-
-
-def parse_transfer_reply(data: bytes) -> int:
-    """The FTP port of a granted transfer request.
-
-    Raises:
-        RequestRefused: the node's own words, trimmed, for any other reply.
-    """
-    text = data.decode("utf-8", "replace").strip()
-    parts = text.split("::")
-    if parts[0].startswith("OK") and len(parts) > 1 and parts[1].strip().isascii() and parts[1].strip().isdigit():
-        port = int(parts[1].strip()[:6])
-        if 0 < port < 65536:
-            return port
-    raise RequestRefused(text)
-
-
-def parse_ping_reply(data: bytes) -> PingReply:
-    """Read a ping reply leniently: any reply means alive, every field is optional."""
-    values = dict(_key_values(data))
-    return PingReply(
-        version=values.get("Version", "n/a"),
-        listen_port=_number(values.get("ListenPort")),
-        listen_address=values.get("ListenAddress", ""),
-        max_sessions=_number(values.get("MaxSessionsPerClient")),
-        advertise_address=values.get("AdvertiseAddress", ""),
-        features=tuple(f.strip() for f in values.get("Features", "").split(";") if f.strip()),
-    )
-
-
-def parse_user_info_reply(data: bytes) -> UserInfoReply:
-    """Read a user-info reply.
-
-    Raises:
-        RequestRefused: the node answered with an error, or with nothing that looks like a reply.
-    """
-    pairs = _key_values(data)
-    values = dict(pairs)
-    if "User" not in values:
-        raise RequestRefused(data.decode("utf-8", "replace").strip() or "empty reply")
-    keys = tuple(value for key, value in pairs if key.startswith("Accepted key") and value)
-    return UserInfoReply(
-        version=values.get("Version", "n/a"),
-        user=values["User"],
-        home=values.get("Home", ""),
-        accepted_keys=keys,
-        status=values.get("Status", ""),
-    )
-
-
-def _key_values(data: bytes) -> list[tuple[str, str]]:
-    lines = data.decode("utf-8", "replace").splitlines()
-    split = (line.partition(":") for line in lines)
-    return [(key.strip(), value.strip()) for key, colon, value in split if colon]
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and len(text) < 10 and text.isascii() and text.isdigit() else 0

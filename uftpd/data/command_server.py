@@ -15,20 +15,22 @@ import trio
 
 from uftp._version import __version__
 from uftp.protocol.command_port import (
-    PingReply,
     PingRequest,
     Request,
     RequestReader,
     RequestRefused,
     TransferRequest,
-    UserInfoReply,
     UserInfoRequest,
+    parse_request,
+    plain_address,
+)
+from uftp.protocol.command_replies import (
+    PingReply,
+    UserInfoReply,
     encode_ping_reply,
     encode_refusal,
     encode_transfer_reply,
     encode_user_info_reply,
-    parse_request,
-    plain_address,
 )
 from uftp.protocol.features import EXTENSION_FEATURES
 from uftpd.config.data import DataConfig

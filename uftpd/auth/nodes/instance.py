@@ -7,12 +7,10 @@ from collections.abc import Callable
 
 import trio
 
-from uftp.protocol.command_port import (
+from uftp.protocol.command_port import PingRequest, TransferRequest, UserInfoRequest
+from uftp.protocol.command_replies import (
     PingReply,
-    PingRequest,
-    TransferRequest,
     UserInfoReply,
-    UserInfoRequest,
     parse_ping_reply,
     parse_transfer_reply,
     parse_user_info_reply,
