@@ -215,7 +215,8 @@ def test_fields(line: str, expected: dict[str, object]) -> None:
     ["access-permissions=full", "access-permissions=ALL", "streams=0", "streams=x", "streams=1_0", "streams=\u0661",
      "rateLimit=-1", "rateLimit=-", "rateLimit=" + "9" * 5000, "expires=0", "max-logins=0", "purpose=other",
      "client-ip=localhost", "client-ip=127.0.0.1,300.0.0.1", "key=x", "key=****", "key=\u00e4", "key=AQI=",
-     "key=AQIDBA==\nalgo=AES", "key=AQIDBA==\nalgo=aes", "scope=/etc", "scope=a/../b", "scope=%2e%2e", "scope=a%00"],
+     "key=AQIDBA==\nalgo=AES", "key=AQIDBA==\nalgo=aes", "scope=/etc", "scope=a/../b", "scope=%2e%2e", "scope=a%00",
+     "scope=", "scope=.", "scope=%2e/", "scope=//"],
 )  # fmt: skip
 def test_values_that_are_refused(line: str) -> None:
     with pytest.raises(RequestRefused):
@@ -308,6 +309,11 @@ def test_fields_are_written_in_the_order_of_the_reference_auth_server() -> None:
 def test_a_value_that_would_arrive_as_another_is_not_sent(change: dict[str, str]) -> None:
     with pytest.raises(RequestRefused):
         encode_request(replace(FULL_REQUEST, **change), extensions=True)  # type: ignore[arg-type]
+
+
+def test_a_zone_is_no_part_of_an_address() -> None:
+    assert plain_address(ipaddress.ip_address("fe80::1%eth0")) == ipaddress.ip_address("fe80::1")
+    assert parse_addresses("[fe80::1%eth0],fe80::1") == (ipaddress.ip_address("fe80::1"),)
 
 
 @pytest.mark.parametrize("change", [{"scope": b"a"}, {"http": True}, {"max_logins": 1}])

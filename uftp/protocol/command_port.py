@@ -213,7 +213,7 @@ def _parse_transfer(fields: Mapping[str, str]) -> TransferRequest:
         access=_choice(fields, "access-permissions", Access.__members__, Access.FULL),
         request_id=fields.get("request-id", "")[:128],
         purpose=_choice(fields, "purpose", {p.value: p for p in Purpose}, Purpose.LOGIN),
-        scope=_parse_scope(fields.get("scope", "")),
+        scope=_parse_scope(fields["scope"]) if "scope" in fields else b"",
         expires=float(_integer(fields, "expires", 0, minimum=1)) if fields.get("expires") else None,
         max_logins=_integer(fields, "max-logins", 0, minimum=1) if fields.get("max-logins") else None,
         http=_boolean(fields, "http"),
@@ -295,9 +295,11 @@ def _patterns(text: str) -> tuple[str, ...]:
 def _parse_scope(text: str) -> bytes:
     scope = urllib.parse.unquote_to_bytes(text)
     parts = scope.split(b"/")
-    if b"\0" in scope or b".." in parts or scope.startswith(b"/"):
+    inside = b"/".join(part for part in parts if part not in (b"", b"."))
+    # One that names nothing would be taken for no limit at all.
+    if not inside or b"\0" in scope or b".." in parts or scope.startswith(b"/"):
         raise RequestRefused("'scope' must be a path below the session directory")
-    return b"/".join(part for part in parts if part not in (b"", b"."))
+    return inside
 
 
 def parse_addresses(text: str) -> tuple[IPAddress, ...]:
@@ -319,10 +321,15 @@ def parse_addresses(text: str) -> tuple[IPAddress, ...]:
 
 
 def plain_address(address: IPAddress) -> IPAddress:
-    """The IPv4 address of an IPv4-mapped one, any other unchanged."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+    """The IPv4 address of an IPv4-mapped one, an IPv6 address without its zone, any other unchanged.
+
+    A zone (`%eth0`) names an interface of one machine, and means nothing on another.
+    """
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address.ipv4_mapped is not None:
         return address.ipv4_mapped
-    return address
+    return ipaddress.IPv6Address(int(address)) if address.scope_id is not None else address
 
 
 def is_clean(text: str) -> bool:
