@@ -21,7 +21,7 @@ from uftpd.auth.identity.base import Credentials, Identity, LoginRefused, read_a
 from uftpd.auth.identity.password import PasswordFileAuthenticator
 from uftpd.auth.identity.password_file import parse_password_file, password_line, verify_password
 from uftpd.auth.identity.throttle import MAX_WAITING, Throttle
-from uftpd.config.auth import Login
+from uftpd.config.login import Login
 from uftpd.config.toml import ConfigError
 
 _LEGACY = "demouser:7a066bbc4c14cd9d7fb869f8cb3ecee2:09e9ba795983c2862d1fa83ad9b28959:CN=Demo User, O=UNICORE, C=EU"

@@ -277,10 +277,11 @@ def _format_attribute(attribute: Attribute) -> str:
     # RFC 4514 section 2.4 writes values of dotted types in hex; text is what people and other parsers understand.
     if attribute.text is None:
         return f"{kind}=#{(attribute.der or b'').hex()}"
-    return f"{kind}={_escape(attribute.text)}"
+    return f"{kind}={escape_value(attribute.text)}"
 
 
-def _escape(text: str) -> str:
+def escape_value(text: str) -> str:
+    """`text` as it can stand as a value in RFC 4514 text (section 2.4)."""
     escaped = "".join(f"\\{c}" if c in _SPECIAL else c for c in text)
     if escaped.startswith(("#", " ")):
         escaped = f"\\{escaped}"

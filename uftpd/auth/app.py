@@ -168,8 +168,11 @@ class Resources:
         credentials = read_authorization(headers[0] if headers else None, context.peer, context.request_id)
         identity = await self._services.logins.authenticate(credentials)
         context.facts["dn"] = identity.dn
-        granted = entitlements(await collect(identity, self._services.sources))
-        return identity, apply_preferences(request.headers.getlist(PREFERENCES), granted)
+        granted = entitlements(await collect(identity, self._services.sources), identity.servers)
+        preferences = identity.preferences
+        if preferences is None:
+            preferences = tuple(request.headers.getlist(PREFERENCES))
+        return identity, apply_preferences(preferences, granted)
 
     def _base_url(self, request: Request) -> str:
         """The external URL of this server: as configured, else as the client asked for it."""

@@ -5,7 +5,7 @@
     certificate = "auth.pem"
     key = "auth.key"
 
-    [login]                         # who people are
+    [login]                         # who people are; see uftpd.config.login
     password_file = "passwords"
 
     [attributes]                    # what they may do
@@ -33,10 +33,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from uftp.protocol.dn import InvalidName, parse_name
+from uftpd.config.login import Login, login_problems
+from uftpd.config.section import Count, Seconds, Section
 from uftpd.config.toml import ConfigError, HostPort
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 DEFAULT_PORT = 9000
 
 # `client` and `server` are members of the info reply beside the servers; the others are resources (CONTROL-PLANE 1.5).
@@ -45,11 +45,7 @@ _SERVER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,63}", re.ASCII)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class Server(_Section, frozen=True):
+class Server(Section, frozen=True):
     """`[server]`: where the REST interface is served.
 
     Attributes:
@@ -81,44 +77,19 @@ class Server(_Section, frozen=True):
                 raise ValueError(f"trusted_proxies: '{proxy}' is no address or network") from None
 
 
-class Login(_Section, frozen=True):
-    """`[login]`: how people prove who they are, in this order.
-
-    Attributes:
-        password_file: lines `name:hash:salt:DN`; read again when it changes.
-        anonymous: requests without credentials are served as the anonymous user; False: refused.
-        cache_seconds: how long a verified password is remembered (as a keyed hash, in memory only), so that a client
-            that opens many sessions pays for one verification; 0: never.
-        hash_threads: password verifications at once; each takes some 50 ms of processor time and 64 MiB of memory.
-        free_failures: failed logins of one user from one address before further ones are slowed.
-        free_failures_per_address: the same for all users of one address.
-        longest_delay_seconds: how long a login is held back at most.
-        forget_failures_seconds: failures older than this no longer count.
-    """
-
-    password_file: Path | None = None
-    anonymous: bool = True
-    cache_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60.0
-    hash_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
-    free_failures: Count = 3
-    free_failures_per_address: Count = 30
-    longest_delay_seconds: Annotated[float, msgspec.Meta(ge=0, le=30)] = 5.0
-    forget_failures_seconds: Seconds = 300.0
-
-
-class AttributeFiles(_Section, frozen=True):
+class AttributeFiles(Section, frozen=True):
     """`[attributes]`: which role, accounts and groups a person has.
 
     Attributes:
         map_file: JSON, names to attributes; read again when it changes.
-        match: how its keys are compared with a name: "strict" or "regexp".
+        match: how its keys are compared with a name: "strict", or "regexp" (RE2's kind; see uftpd.config.patterns).
     """
 
     map_file: Path | None = None
     match: Literal["strict", "regexp"] = "strict"
 
 
-class CommandPortClient(_Section, frozen=True):
+class CommandPortClient(Section, frozen=True):
     """`[command_port]`: the certificate shown to data nodes, and what theirs are checked against.
 
     Attributes:
@@ -139,7 +110,7 @@ class CommandPortClient(_Section, frozen=True):
     reuse_seconds: Annotated[float, msgspec.Meta(ge=0)] = 5.0
 
 
-class Instance(_Section, frozen=True):
+class Instance(Section, frozen=True):
     """One data node of a logical server.
 
     Attributes:
@@ -168,7 +139,7 @@ class Instance(_Section, frozen=True):
                 raise ValueError(f"subject: {error}") from None
 
 
-class Node(_Section, frozen=True):
+class Node(Section, frozen=True):
     """`[nodes.NAME]`: a logical server, one data node or several equal ones.
 
     Attributes:
@@ -184,7 +155,7 @@ class Node(_Section, frozen=True):
             raise ValueError("instances: at least one is needed")
 
 
-class Sessions(_Section, frozen=True):
+class Sessions(Section, frozen=True):
     """`[sessions]`: what clients may ask for.
 
     Attributes:
@@ -197,7 +168,7 @@ class Sessions(_Section, frozen=True):
     max_streams: Count = 256
 
 
-class Limits(_Section, frozen=True):
+class Limits(Section, frozen=True):
     """`[limits]`: what one peer, or all, may use.
 
     Attributes:
@@ -219,14 +190,14 @@ class Limits(_Section, frozen=True):
     drain_seconds: Seconds = 10.0
 
 
-class Log(_Section, frozen=True):
+class Log(Section, frozen=True):
     """`[log]`: one line an event, to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
-class AuthConfig(_Section, frozen=True):
+class AuthConfig(Section, frozen=True):
     """Everything an auth server is told."""
 
     server: Server
@@ -241,7 +212,7 @@ class AuthConfig(_Section, frozen=True):
 
 def problems(config: AuthConfig) -> list[str]:
     """What is wrong with settings that each are right alone; one line each, empty if all is well."""
-    found = []
+    found = login_problems(config.login)
     server = config.server
     if server.plain_http:
         if any(address.host not in _LOOPBACK for address in server.listen):

@@ -20,6 +20,9 @@ Attributes = Mapping[str, tuple[str, ...]]
 ANONYMOUS_ROLE = "anonymous"
 ROLE, ACCOUNT, GROUP, SUPPLEMENTARY = "role", "xlogin", "group", "supplementaryGroups"
 
+# A login that holds for some servers only was vouched for by those; they must not be able to make administrators.
+_NOT_WITH_BOUND_LOGINS = frozenset({"admin"})
+
 
 class AttributeSource(Protocol):
     """Knows attributes of people."""
@@ -39,6 +42,7 @@ class Entitlements:
         group, groups: primary group; None for the account's own. `groups` are all permitted ones.
         supplementary: further groups the person selected; empty for the account's own.
         attributes: all of them, for the per-server overrides.
+        servers: logical servers these count on; None for all.
     """
 
     role: str
@@ -49,6 +53,11 @@ class Entitlements:
     groups: tuple[str, ...] = ()
     supplementary: tuple[str, ...] = ()
     attributes: Attributes
+    servers: tuple[str, ...] | None = None
+
+    def counts_on(self, server: str) -> bool:
+        """Whether the login holds for a logical server at all."""
+        return self.servers is None or server in self.servers
 
     def override(self, server: str, name: str) -> str | None:
         """The per-server setting `uftpd.SERVER.NAME`; of several values the last counts (CONTROL-PLANE 5.7)."""
@@ -56,7 +65,9 @@ class Entitlements:
         return values[-1] if values else None
 
     def account_on(self, server: str) -> str | None:
-        """The account on a logical server."""
+        """The account on a logical server; None without one, and where the login does not hold."""
+        if not self.counts_on(server):
+            return None
         return self.override(server, "xlogin") or self.account
 
     def group_on(self, server: str, requested: str | None = None) -> str | None:
@@ -89,9 +100,16 @@ async def collect(identity: Identity, sources: Sequence[AttributeSource]) -> Att
     return merged
 
 
-def entitlements(attributes: Attributes) -> Entitlements:
-    """The defaults among the attributes: the first value of each."""
+def entitlements(attributes: Attributes, servers: tuple[str, ...] | None = None) -> Entitlements:
+    """The defaults among the attributes: the first value of each.
+
+    Args:
+        attributes: what `collect` found.
+        servers: logical servers the login holds for; None for all.
+    """
     roles = attributes.get(ROLE, ())
+    if servers is not None:
+        roles = tuple(role for role in roles if role not in _NOT_WITH_BOUND_LOGINS)
     accounts = attributes.get(ACCOUNT, ())
     primary = attributes.get(GROUP, ())
     groups = tuple(dict.fromkeys((*primary, *attributes.get(SUPPLEMENTARY, ()))))
@@ -103,4 +121,5 @@ def entitlements(attributes: Attributes) -> Entitlements:
         group=primary[0] if primary else None,
         groups=groups,
         attributes=attributes,
+        servers=servers,
     )

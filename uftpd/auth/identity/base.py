@@ -20,6 +20,23 @@ class LoginRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What an issued token says of itself, for whoever wants another one with it (CONTROL-PLANE 5.4).
+
+    Attributes:
+        jti: its id, for revocation; empty if it has none.
+        renewable: it may be used to get another one.
+        limited: it is for this server only; so is each one got with it.
+        since: Unix seconds of the login at the beginning of the chain of renewals.
+    """
+
+    jti: str
+    renewable: bool
+    limited: bool
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Somebody.
 
@@ -27,11 +44,20 @@ class Identity:
         dn: the name, as the method gave it, not canonical.
         method: as shown to clients (CONTROL-PLANE 1.3); empty for anonymous.
         attributes: preset by the method, such as the account name of an SSH key; a map file overrides them.
+        servers: logical servers this login is good for; None for all. Whatever remembers an identity keeps this.
+        expires: Unix seconds at which the credentials end; None if they have no end of their own.
+        preferences: header lines of the user's preferences that are part of the credentials and replace those of the
+            request; None if there are none.
+        token: what a token of this server says of itself; None for all other credentials.
     """
 
     dn: str
     method: str
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    servers: tuple[str, ...] | None = None
+    expires: float | None = None
+    preferences: tuple[str, ...] | None = None
+    token: TokenFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from uftpd.auth.events import event
 from uftpd.auth.identity.base import Credentials, Identity, LoginRefused
 from uftpd.auth.identity.password_file import PasswordTable, parse_password_file, verify_password
 from uftpd.auth.identity.throttle import Throttle
-from uftpd.config.auth import Login
+from uftpd.config.login import Login
 from uftpd.watched import WatchedFile
 
 METHOD = "PASSWORD_FILE"

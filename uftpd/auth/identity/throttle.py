@@ -16,7 +16,7 @@ import trio
 
 from uftp.protocol.command_port import IPAddress
 from uftpd.auth.errors import RequestError
-from uftpd.config.auth import Login
+from uftpd.config.login import Login
 
 MAX_KEYS = 50_000  # some 10 MB; beyond that the longest unused are forgotten
 MAX_WAITING = 16  # logins of one address held back at once; they occupy request slots
