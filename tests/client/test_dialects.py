@@ -10,7 +10,7 @@ from scripted_ftp import OURS, Dialogue, reply, scripted_server
 from uftp.client.login import SessionOptions, open_ftp_session
 from uftp.client.session import FTPSession
 from uftp.errors import NetworkError, NotFound, PeerBrokeProtocol, Refused
-from uftp.streams import receive_bytes, send_bytes
+from uftp.streams import Incoming, Meter
 from uftp.transfer.copy import copy_files
 
 # DATA-PLANE 4.1, the joined names as they are.
@@ -55,9 +55,8 @@ async def test_a_download_from_upstream() -> None:
         open_ftp_session("127.0.0.1", server.port, user="anonymous", password="x") as session,
     ):
 
-        def receive(connection: object, length: object, meter: object) -> int:
-            got.append(receive_bytes(connection, meter, max_bytes=100))  # type: ignore[arg-type]
-            return len(got[0])
+        def receive(incoming: Incoming, length: int | None, meter: Meter, /) -> int:
+            return incoming.to_chunks(lambda block: got.append(bytes(block)), length, meter)
 
         await session.retrieve(b"x", receive)
         assert got == [b"data"]
@@ -132,5 +131,5 @@ async def test_after_a_refusal_the_session_goes_on() -> None:
     ):
         for _ in range(2):
             with pytest.raises(Refused, match="553"):
-                await session.store(b"x", lambda connection, meter: send_bytes(b"1", connection, meter), length=1)
+                await session.store(b"x", lambda outgoing, meter: outgoing.from_bytes(b"1", meter), length=1)
         await session.mkdir(b"d")

@@ -17,7 +17,7 @@ from uftp.client import remote
 from uftp.client.login import SessionOptions, open_ftp_session
 from uftp.client.session import FTPSession
 from uftp.errors import AuthenticationFailed, NetworkError, NotFound, Refused, UsageError
-from uftp.streams import Meter, receive_file, send_bytes
+from uftp.streams import Meter, Outgoing
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
@@ -55,7 +55,7 @@ async def fetch(session: FTPSession, path: bytes, target: Path, *, offset: int =
     try:
         await session.retrieve(
             path,
-            lambda connection, limit, meter: receive_file(connection, fd, 0, limit, meter),
+            lambda incoming, limit, meter: incoming.to_file(fd, 0, limit, meter),
             offset=offset,
             length=length,
         )
@@ -65,8 +65,8 @@ async def fetch(session: FTPSession, path: bytes, target: Path, *, offset: int =
 
 
 async def put(session: FTPSession, path: bytes, data: bytes, *, offset: int | None = None, append: bool = False) -> int:
-    def send(connection: socket.socket, meter: Meter) -> None:
-        send_bytes(data, connection, meter)
+    def send(outgoing: Outgoing, meter: Meter) -> None:
+        outgoing.from_bytes(data, meter)
 
     return await session.store(path, send, length=len(data), offset=offset, append=append)
 
@@ -177,11 +177,11 @@ async def test_removing_a_tree_does_not_follow_links(server: PlainServer, here: 
 async def test_a_cancelled_transfer_ends_the_session(server: PlainServer, here: Path, session: FTPSession) -> None:
     with trio.CancelScope() as scope:
 
-        def send(connection: socket.socket, meter: Meter) -> None:
-            send_bytes(b"x" * 100, connection, meter)
+        def send(outgoing: Outgoing, meter: Meter) -> None:
+            outgoing.from_bytes(b"x" * 100, meter)
             trio.from_thread.run_sync(scope.cancel)
             while True:
-                send_bytes(b"x" * 100_000, connection, meter)
+                outgoing.from_bytes(b"x" * 100_000, meter)
 
         await session.store(at(server, "endless"), send)
     assert scope.cancelled_caught

@@ -52,5 +52,5 @@ async def test_a_session_outlives_a_shortage_of_descriptors(monkeypatch: pytest.
             connections = DataConnections(SETTINGS, nursery, want_port, return_port)
             port = await connections.listen()
             with socket.create_connection(("127.0.0.1", port)):
-                assert (await connections.connected()).getsockname()[1] == port
+                assert (await connections.link(5)).connections[0].getsockname()[1] == port
             await connections.close()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
-import struct
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
 import trio
 
 from uftp.errors import NetworkError, TimedOut
-from uftp.streams import Meter, prepare
+from uftp.streams import Incoming, Link, Meter, Outgoing, prepare
 
 T = TypeVar("T")
 
@@ -20,18 +18,18 @@ _GRACE_SECONDS: Final = 0.5
 
 
 class Receive(Protocol):
-    """Takes bytes from a data connection to wherever they belong, in a thread; returns how many came.
+    """Takes the bytes of one transfer to wherever they belong, in a thread; returns how many came.
 
-    `length` is the most to take, None for all until the peer closes.
+    `length` is the most to take, None for all there are.
     """
 
-    def __call__(self, connection: socket.socket, length: int | None, meter: Meter, /) -> int: ...
+    def __call__(self, incoming: Incoming, length: int | None, meter: Meter, /) -> int: ...
 
 
 class Send(Protocol):
     """Sends the bytes of one transfer, in a thread; raises if it cannot send them all."""
 
-    def __call__(self, connection: socket.socket, meter: Meter, /) -> None: ...
+    def __call__(self, outgoing: Outgoing, meter: Meter, /) -> None: ...
 
 
 async def connect_data(
@@ -63,11 +61,11 @@ async def connect_data(
     return connection
 
 
-async def run_pump(connection: socket.socket, meter: Meter, pump: Callable[[], T], *, sending: bool) -> T:
+async def run_pump(link: Link, meter: Meter, pump: Callable[[], T], *, sending: bool) -> T:
     """Run `pump` in a thread. If the caller is cancelled the pump is stopped, and waited for.
 
     Args:
-        connection: the socket it works on; after a failure the caller closes it by `abort`.
+        link: the connections it works on; after a failure the caller resets them.
         meter: its stop switch.
         pump: the work.
         sending: whether data flows to the peer. A sender is given a moment to stop by itself: a shutdown of an idle
@@ -98,7 +96,7 @@ async def run_pump(connection: socket.socket, meter: Meter, pump: Callable[[], T
                         await ended.wait()
                 if not ended.is_set():
                     with contextlib.suppress(OSError):
-                        connection.shutdown(socket.SHUT_RDWR)
+                        link.shutdown()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop_when_cancelled)
@@ -111,25 +109,3 @@ async def run_pump(connection: socket.socket, meter: Meter, pump: Callable[[], T
     if failure:
         raise failure[0]
     return result[0]
-
-
-def abort(connection: socket.socket) -> None:
-    """Close with a reset and drop what is not sent, so that the peer never takes it for a proper end of data."""
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
-def at_end(connection: socket.socket, seconds: float = 10.0) -> bool:
-    """Whether the peer sends nothing more, in a thread: False if another byte comes.
-
-    A peer that neither sends nor closes within `seconds` is taken to be done.
-    """
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    if not poll.poll(seconds * 1000):
-        return True
-    try:
-        return connection.recv(1) == b""
-    except OSError:
-        return True  # a reset behind the last byte that was announced loses nothing

@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from uftp.client.data import Receive, Send, abort, at_end, connect_data, run_pump
+from uftp.client.data import Receive, Send, connect_data, run_pump
 from uftp.client.dialect import Dialect
 from uftp.client.wording import printable, refusal, server_said
 from uftp.errors import (
@@ -29,12 +29,11 @@ from uftp.protocol.ranges import OPEN_LENGTH, RESET_COMMAND, rang_command
 from uftp.protocol.replies import Reply
 from uftp.streams import (
     ConnectionBroken,
+    Link,
     Meter,
     SourceEnded,
     Stalled,
     StreamError,
-    finish_sending,
-    receive_bytes,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ _EXPLANATION_SECONDS: Final = 20.0
 
 _ANNOUNCED = re.compile(r"OK (-?[0-9]{1,30}) bytes")
 
-DataConnection = socket.socket
-
 
 class DataPorts:
     """Opens the data connections of one session; remembers whether EPSV works there."""
@@ -56,7 +53,7 @@ class DataPorts:
     def __init__(self) -> None:
         self._extended = True
 
-    async def open(self, session: FTPSession, prelude: list[bytes]) -> DataConnection:
+    async def open(self, session: FTPSession, prelude: list[bytes]) -> Link:
         """Send the lines of `prelude`, then EPSV (or PASV), and connect.
 
         UFTP servers take all lines in one go, which saves a round trip.
@@ -78,7 +75,7 @@ class DataPorts:
                 raise refusal(reply, None, f"set {printable(line)}")
         return await self._connect(session, replies[-1])
 
-    async def _connect(self, session: FTPSession, reply: Reply) -> DataConnection:
+    async def _connect(self, session: FTPSession, reply: Reply) -> Link:
         control = session.control
         try:
             host = control.socket.getpeername()[0]
@@ -98,12 +95,13 @@ class DataPorts:
         except ProtocolError as error:
             raise PeerBrokeProtocol(f"{control.name}: {error}") from error
         # The address in 227 is not looked at: it is wrong behind NAT, and could point at somebody else.
-        return await connect_data(
+        connection = await connect_data(
             (host, port),
             family,
             connect_timeout=session.connect_timeout,
             stall_timeout=session.stall_timeout,
         )
+        return Link([connection])
 
 
 def range_line(dialect: Dialect, offset: int, length: int | None) -> bytes:
@@ -187,26 +185,27 @@ async def retrieve(
     line = b"RETR " + session.wire(path)
     start = meter.moved
     async with session.control.dialogue():
-        connection = await session.open_data(prelude)
+        link = await session.open_data(prelude)
         try:
             reply = await _begin(session, line, path, "read it")
             due = _due(session.dialect, reply, length, expected)
 
             def pump() -> bool:
-                receive(connection, due.limit, meter)
+                incoming = link.incoming()
+                receive(incoming, due.limit, meter)
                 got = meter.moved - start
-                return due.cut or due.limit is None or got < due.limit or at_end(connection)
+                return due.cut or (due.limit is not None and got < due.limit) or incoming.finish()
 
             try:
-                complete = await run_pump(connection, meter, pump, sending=False)
+                complete = await run_pump(link, meter, pump, sending=False)
             except (StreamError, OSError) as error:
-                raise await _explain(session, connection, path, meter.moved - start, error) from error
+                raise await _explain(session, link, path, meter.moved - start, error) from error
             except UFTPError as error:
                 session.control.break_off(str(error))  # the final reply is not read
                 raise
         finally:
             # Rejects what a sender still has in flight; for one that is done it makes no difference.
-            connection.close()
+            link.close()
         final = await session.control.receive(session.final_timeout)
     moved = meter.moved - start
     if not final.is_success and not (due.cut and moved == due.required and final.code != 421):
@@ -265,28 +264,29 @@ async def store(
     line = (b"APPE " if append else b"STOR ") + session.wire(path)
     start = meter.moved
     async with session.control.dialogue():
-        connection = await session.open_data(prelude)
+        link = await session.open_data(prelude)
         try:
             await _begin(session, line, path, "write it")
 
             def pump() -> None:
-                send(connection, meter)
+                outgoing = link.outgoing()
+                send(outgoing, meter)
                 if length is not None and meter.moved - start != length:
                     raise SourceEnded(f"{meter.moved - start} of {length} bytes could be read")
-                finish_sending(connection)
+                outgoing.end()
 
             try:
-                await run_pump(connection, meter, pump, sending=True)
+                await run_pump(link, meter, pump, sending=True)
             except (StreamError, OSError) as error:
-                raise await _explain(session, connection, path, meter.moved - start, error) from error
+                raise await _explain(session, link, path, meter.moved - start, error) from error
             except UFTPError as error:
                 session.control.break_off(str(error))  # the final reply is not read
                 raise
             final = await session.control.receive(session.final_timeout)
         except BaseException:
-            abort(connection)
+            link.reset()
             raise
-        connection.close()
+        link.close()
     moved = meter.moved - start
     if not final.is_success:
         raise _failed(path, moved, server_said(final))
@@ -301,23 +301,32 @@ async def fetch_listing(session: FTPSession, line: bytes, path: bytes) -> bytes:
         TransferFailed: it broke off.
     """
     meter = Meter()
-    connection = await session.open_data()
+    link = await session.open_data()
+    listing = bytearray()
+
+    def keep(block: memoryview) -> None:
+        if len(listing) + len(block) > MAX_LISTING_BYTES:
+            raise StreamError(f"more than {MAX_LISTING_BYTES} bytes")
+        listing.extend(block)
+
     try:
         await _begin(session, line, path, "list it")
 
-        def pump() -> bytes:
-            return receive_bytes(connection, meter, max_bytes=MAX_LISTING_BYTES)
+        def pump() -> None:
+            incoming = link.incoming()
+            incoming.to_chunks(keep, None, meter)
+            incoming.finish()
 
         try:
-            data = await run_pump(connection, meter, pump, sending=False)
+            await run_pump(link, meter, pump, sending=False)
         except (StreamError, OSError) as error:
-            raise await _explain(session, connection, path, meter.moved, error) from error
+            raise await _explain(session, link, path, meter.moved, error) from error
     finally:
-        connection.close()
+        link.close()
     final = await session.control.receive(session.final_timeout)
     if not final.is_success:
         raise _failed(path, meter.moved, server_said(final))
-    return data
+    return bytes(listing)
 
 
 async def _begin(session: FTPSession, line: bytes, path: bytes, action: str) -> Reply:
@@ -329,11 +338,9 @@ async def _begin(session: FTPSession, line: bytes, path: bytes, action: str) -> 
     raise refusal(reply, path, action)
 
 
-async def _explain(
-    session: FTPSession, connection: socket.socket, path: bytes, moved: int, error: Exception
-) -> UFTPError:
+async def _explain(session: FTPSession, link: Link, path: bytes, moved: int, error: Exception) -> UFTPError:
     """The error for a pump that failed, with what the server says about it; a session in doubt is closed."""
-    abort(connection)
+    link.reset()
     if isinstance(error, Stalled):
         return TimedOut(
             f"{printable(path)}: no byte moved for {session.stall_timeout:.0f} seconds, after {moved} bytes"

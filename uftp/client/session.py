@@ -27,7 +27,7 @@ from uftp.protocol.hashing import FileHash, find_algorithm, parse_hash
 from uftp.protocol.names import is_sayable, pct_decode, pct_encode
 from uftp.protocol.ranges import RESET_COMMAND
 from uftp.protocol.replies import Reply
-from uftp.streams import Meter
+from uftp.streams import Link, Meter
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -274,7 +274,7 @@ class FTPSession:
         """Store a file, write into one, or append; see `moving.store`."""
         return await moving.store(self, path, send, length=length, offset=offset, append=append, meter=meter or Meter())
 
-    async def open_data(self, prelude: Iterable[bytes] = ()) -> moving.DataConnection:
+    async def open_data(self, prelude: Iterable[bytes] = ()) -> Link:
         """Send `prelude`, the commands that set the range, and open a data connection (inside a dialogue)."""
         return await self._data_ports.open(self, list(prelude))
 

@@ -2,11 +2,14 @@
 
 from uftp.streams._meter import Meter, RateLimit
 from uftp.streams.digest import Digest, hash_file, new_digest
+from uftp.streams.flow import Incoming, Outgoing, PlainIncoming, PlainOutgoing
+from uftp.streams.link import NO_LAYERS, Layers, Link
 from uftp.streams.partfile import Durability, PartFile, sweep_leftovers
 from uftp.streams.pump import (
     BLOCK,
     Cancelled,
     ConnectionBroken,
+    Garbled,
     SourceEnded,
     Stalled,
     StreamError,
@@ -23,12 +26,20 @@ from uftp.streams.pump import (
 
 __all__ = [
     "BLOCK",
+    "NO_LAYERS",
     "Cancelled",
     "ConnectionBroken",
     "Digest",
     "Durability",
+    "Garbled",
+    "Incoming",
+    "Layers",
+    "Link",
     "Meter",
+    "Outgoing",
     "PartFile",
+    "PlainIncoming",
+    "PlainOutgoing",
     "RateLimit",
     "SourceEnded",
     "Stalled",

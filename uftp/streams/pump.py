@@ -41,6 +41,10 @@ class Cancelled(StreamError):
     """The meter was cancelled."""
 
 
+class Garbled(StreamError):
+    """What came is not what the layer's bytes look like, was changed on the way, or ended without its end mark."""
+
+
 class SourceEnded(StreamError):
     """The file ended before the announced length: it was cut while being sent."""
 
@@ -120,7 +124,7 @@ def _send_by_copy(source: int, offset: int, end: int, connection: socket.socket,
         offset += len(data)
 
 
-def send_bytes(data: bytes, connection: socket.socket, meter: Meter) -> None:
+def send_bytes(data: bytes | memoryview, connection: socket.socket, meter: Meter) -> None:
     """Send `data`, such as a listing.
 
     Raises:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 import stat
 from collections.abc import Iterator
 from typing import Final, Protocol
@@ -21,13 +20,10 @@ from uftp.errors import LocalFileError
 from uftp.streams import (
     BLOCK,
     Cancelled,
+    Incoming,
     Meter,
+    Outgoing,
     PartFile,
-    receive_chunks,
-    receive_file,
-    receive_nowhere,
-    send_bytes,
-    send_file,
 )
 
 _POLL_MILLISECONDS: Final = 250  # how soon a pump that waits for a pipe notices that it is cancelled
@@ -122,7 +118,7 @@ class Nowhere:
     parallel = True
 
     def receiver(self, offset: int) -> Receive:
-        return receive_nowhere
+        return _drop
 
     def finish(self, *, mtime_ns: int | None, permissions: int | None) -> None:
         pass
@@ -143,8 +139,8 @@ class Stream:
     def receiver(self, offset: int) -> Receive:
         return self._receive
 
-    def _receive(self, connection: socket.socket, length: int | None, meter: Meter, /) -> int:
-        return receive_chunks(connection, lambda block: _write_stream(self._fd, block, meter), length, meter)
+    def _receive(self, incoming: Incoming, length: int | None, meter: Meter, /) -> int:
+        return incoming.to_chunks(lambda block: _write_stream(self._fd, block, meter), length, meter)
 
     def finish(self, *, mtime_ns: int | None, permissions: int | None) -> None:
         self.discard()
@@ -156,10 +152,14 @@ class Stream:
 
 
 def _into(fd: int, offset: int) -> Receive:
-    def receive(connection: socket.socket, length: int | None, meter: Meter, /) -> int:
-        return receive_file(connection, fd, offset, length, meter)
+    def receive(incoming: Incoming, length: int | None, meter: Meter, /) -> int:
+        return incoming.to_file(fd, offset, length, meter)
 
     return receive
+
+
+def _drop(incoming: Incoming, length: int | None, meter: Meter, /) -> int:
+    return incoming.to_nowhere(length, meter)
 
 
 def _write_stream(fd: int, block: memoryview, meter: Meter) -> None:
@@ -311,11 +311,11 @@ class Source:
     def sender(self, offset: int, length: int | None) -> Send:
         """What sends `length` bytes from `offset` on; None for all there are."""
 
-        def send(connection: socket.socket, meter: Meter, /) -> None:
+        def send(outgoing: Outgoing, meter: Meter, /) -> None:
             if self.parallel and length is not None:
-                send_file(self._fd, offset, length, connection, meter)
+                outgoing.from_file(self._fd, offset, length, meter)
             else:
-                _send_stream(self._fd, offset, length, connection, meter)
+                _send_stream(self._fd, offset, length, outgoing, meter)
 
         return send
 
@@ -326,7 +326,7 @@ class Source:
             self._fd = -1
 
 
-def _send_stream(fd: int, skip: int, length: int | None, connection: socket.socket, meter: Meter) -> None:
+def _send_stream(fd: int, skip: int, length: int | None, outgoing: Outgoing, meter: Meter) -> None:
     remaining = length
     while remaining is None or remaining > 0 or skip > 0:
         if meter.cancelled:
@@ -340,7 +340,7 @@ def _send_stream(fd: int, skip: int, length: int | None, connection: socket.sock
         if skip:
             skip -= len(data)
             continue
-        send_bytes(data, connection, meter)
+        outgoing.from_bytes(data, meter)
         if remaining is not None:
             remaining -= len(data)
 

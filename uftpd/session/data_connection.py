@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from uftp.protocol.command_port import plain_address
-from uftp.streams import enable_keepalive
+from uftp.streams import Link, enable_keepalive
 
 _BACKLOG: Final = 16  # strangers queue up here while the right client is on its way
 _DRAIN_SECONDS: Final = 2.0
@@ -145,8 +145,11 @@ class DataConnections:
                 with trio.CancelScope(shield=True), trio.move_on_after(5):
                     await self._return_port(accepting.leased, False)
 
-    async def connected(self) -> socket.socket:
-        """The connection, once the client has made it. It stays in this object's care.
+    async def link(self, stall_seconds: float) -> Link:
+        """The connection, once the client has made it, fit for a pump. It stays in this object's care.
+
+        Args:
+            stall_seconds: longest wait for the client to move a byte.
 
         Raises:
             NoDataConnection: none was asked for, or none came.
@@ -155,7 +158,9 @@ class DataConnections:
             await self._accepting.done.wait()
         if self._connection is None:
             raise NoDataConnection("no data connection")
-        return self._connection
+        link = Link([self._connection])
+        link.prepare(stall_seconds)
+        return link
 
     async def close(self) -> None:
         """Close the connection and stop listening."""

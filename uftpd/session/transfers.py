@@ -7,7 +7,6 @@ the next command; then it waits for the connection, answers 150, and hands both 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -25,12 +24,7 @@ from uftp.streams import (
     Cancelled,
     ConnectionBroken,
     Meter,
-    finish_sending,
-    prepare,
-    receive_file,
-    receive_nowhere,
-    send_bytes,
-    send_file,
+    Outgoing,
 )
 from uftpd.session.file_commands import facts_line, named
 from uftpd.session.paths import is_zero
@@ -155,16 +149,20 @@ async def retrieve(session: Session, argument: bytes, client: Client) -> None:
         announced = wanted.length if wanted.ranged and wanted.length is not None else length
         offset = 0 if is_zero(info) else wanted.offset
         async with transfer(session, "RETR", path, length) as (job, usage):
-            connection = await session.data.connected()
-            prepare(connection, session.limits.stall_seconds)
+            link = await session.data.link(session.limits.stall_seconds)
             await client.send(reply(150, f"OK {announced} bytes available for reading."))
             usage.start()
+            stays_open = session.keep_alive and announced == length
 
             def pump() -> None:
-                send_file(fd, offset, length, connection, job.meter, session.rate)
+                outgoing = link.outgoing()
+                outgoing.from_file(fd, offset, length, job.meter, session.rate)
+                if not stays_open:
+                    outgoing.end()
 
             await pumped(session, job, pump)
-            _finish_download(session, known_length=announced == length)
+            if not stays_open:
+                session.data.finish(drain=False)
     finally:
         os.close(fd)
     await client.send(DONE)
@@ -174,11 +172,6 @@ def _device_length(wanted: TransferRange) -> int:
     if not wanted.ranged or wanted.length is None:
         return 0
     return min(wanted.length, OPEN_LENGTH)
-
-
-def _finish_download(session: Session, *, known_length: bool) -> None:
-    if not (session.keep_alive and known_length):
-        session.data.finish(drain=False)
 
 
 # -- upload -------------------------------------------------------------------------------------------------------
@@ -217,16 +210,16 @@ async def _upload(
     try:
         async with transfer(session, verb, path, expected) as (job, usage):
             usage.how = target.how
-            connection = await session.data.connected()
-            prepare(connection, session.limits.stall_seconds)
+            link = await session.data.link(session.limits.stall_seconds)
             await client.send(reply(150, "OK"))
             usage.start()
 
             def pump() -> int:
                 target.begin()
+                incoming = link.incoming()
                 if target.how == "discard" and not session.rate.rate:
-                    return receive_nowhere(connection, expected, job.meter)
-                return receive_file(connection, target.fd, target.offset, expected, job.meter, session.rate)
+                    return incoming.to_nowhere(expected, job.meter)
+                return incoming.to_file(target.fd, target.offset, expected, job.meter, session.rate)
 
             received = await pumped(session, job, pump)
             if expected is not None and received < expected:
@@ -276,10 +269,9 @@ async def _listing(
         with ExitStack() as directory:
             entries = await in_thread(lambda: directory.enter_context(session.tree.scan(path)))
             async with running(session, verb) as job:
-                connection = await session.data.connected()
-                prepare(connection, session.limits.stall_seconds)
+                link = await session.data.link(session.limits.stall_seconds)
                 await client.send(reply(150, "OK"))
-                await pumped(session, job, lambda: _send_listing(session, entries, line, connection, job.meter))
+                await pumped(session, job, lambda: _send_listing(session, entries, line, link.outgoing(), job.meter))
     except NotADirectoryError:
         raise CommandError(550, "Directory does not exist.") from None
     finally:
@@ -292,7 +284,7 @@ def _send_listing(
     session: Session,
     entries: Iterator[FileInfo],
     line: Callable[[FileInfo], bytes],
-    connection: socket.socket,
+    outgoing: Outgoing,
     meter: Meter,
 ) -> None:
     block = bytearray()
@@ -304,10 +296,10 @@ def _send_listing(
         block += line(info)
         block += b"\r\n"
         if len(block) >= _LISTING_BLOCK:
-            send_bytes(bytes(block), connection, meter)
+            outgoing.from_bytes(bytes(block), meter)
             block.clear()
-    send_bytes(bytes(block), connection, meter)
-    finish_sending(connection)
+    outgoing.from_bytes(bytes(block), meter)
+    outgoing.end()
     if hidden:
         session.log("names-hidden", level="warning", count=hidden)
 
