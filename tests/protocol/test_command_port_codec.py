@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uftp.protocol.command_port import (
+    MAX_RATE,
     MAX_REQUEST_BYTES,
     Access,
     Cipher,
@@ -264,7 +265,7 @@ transfers = st.builds(
     streams=st.integers(1, 100),
     compress=st.booleans(),
     groups=items,
-    rate_limit=st.integers(0, 2**60),
+    rate_limit=st.integers(0, MAX_RATE),
     includes=items,
     excludes=items,
     access=st.sampled_from(Access),
@@ -309,6 +310,10 @@ def test_fields_are_written_in_the_order_of_the_reference_auth_server() -> None:
 def test_a_value_that_would_arrive_as_another_is_not_sent(change: dict[str, str]) -> None:
     with pytest.raises(RequestRefused):
         encode_request(replace(FULL_REQUEST, **change), extensions=True)  # type: ignore[arg-type]
+
+
+def test_a_limit_no_network_reaches_is_cut_to_what_the_kernel_takes() -> None:
+    assert _transfer("rateLimit=99999999999999999999").rate_limit == MAX_RATE
 
 
 def test_a_zone_is_no_part_of_an_address() -> None:

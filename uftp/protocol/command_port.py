@@ -21,6 +21,7 @@ from typing import TypeVar
 from uftp.protocol._errors import ProtocolError
 
 MAX_REQUEST_BYTES = 64 * 1024  # the largest legal request (two pattern lists) is a few KiB
+MAX_RATE = 2**50  # bytes a second, a petabyte: above this a limit is none, and numbers get too large for the kernel
 DEFAULT_SECRET_LIFETIME = 300.0  # seconds to the first login (DATA-PLANE 1.6)
 
 T = TypeVar("T")
@@ -207,7 +208,7 @@ def _parse_transfer(fields: Mapping[str, str]) -> TransferRequest:
         key=key,
         algorithm=algorithm,
         groups=_parse_groups(fields.get("group", "")),
-        rate_limit=_integer(fields, "rateLimit", 0, minimum=0),
+        rate_limit=min(_integer(fields, "rateLimit", 0, minimum=0), MAX_RATE),
         includes=_patterns(fields.get("includes", "")),
         excludes=_patterns(fields.get("excludes", "")),
         access=_choice(fields, "access-permissions", Access.__members__, Access.FULL),
