@@ -22,6 +22,9 @@ class FakeNode:
         raw_reply: answer everything with these bytes.
         silent: accept connections and say nothing.
         closed: close connections without a byte, as for a peer that is not on the list.
+        ends_resumed: close connections that resume a session of TLS.
+        resumed: connections that did.
+        mute: so many transfer requests are taken without an answer.
     """
 
     ping: PingReply = field(default_factory=lambda: PingReply(version="3.5.3", max_sessions=16))
@@ -34,6 +37,9 @@ class FakeNode:
     fields: list[Mapping[str, str]] = field(default_factory=list)
     transfers: list[TransferRequest] = field(default_factory=list)
     pings: int = 0
+    ends_resumed: bool = False
+    resumed: int = 0
+    mute: int = 0
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         async with stream:
@@ -47,13 +53,22 @@ class FakeNode:
         fields = None
         while self.silent and await stream.receive_some(4096):
             pass
+        if isinstance(stream, trio.SSLStream):
+            await stream.do_handshake()
+            self.resumed += stream.session_reused
+            if self.ends_resumed and stream.session_reused:
+                return
         while fields is None:
             data = await stream.receive_some(4096)
             if not data or self.closed:
                 return
             fields = reader.receive_data(bytes(data))
         self.fields.append(dict(fields))
-        await stream.send_all(self._reply(fields))
+        reply = self._reply(fields)
+        if self.mute and "secret" in fields:
+            self.mute -= 1
+            return
+        await stream.send_all(reply)
 
     def _reply(self, fields: Mapping[str, str]) -> bytes:
         if self.raw_reply is not None:
@@ -71,10 +86,10 @@ class FakeNode:
 
 
 @asynccontextmanager
-async def serving(node: FakeNode, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeNode]:
-    """Serve the node on a free loopback port, stated in its `address`."""
+async def serving(node: FakeNode, tls: ssl.SSLContext | None = None, *, port: int = 0) -> AsyncIterator[FakeNode]:
+    """Serve the node on loopback, on a free port unless one is given; its `address` states it."""
     async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
         node.address = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         handlers: list[trio.abc.Listener[trio.abc.Stream]] = list(listeners)
         if tls is not None:

@@ -109,7 +109,14 @@ def starter(tmp_path: Path, pki: Pki, password_lines: str) -> StartAuth:
 
     @asynccontextmanager
     async def start(
-        *nodes: FakeNode, extra: str = "", server: str = "", login: str = "", mapping: object = None, tls: bool = True
+        *nodes: FakeNode,
+        extra: str = "",
+        server: str = "",
+        login: str = "",
+        command_port: str = "",
+        node: str = "",
+        mapping: object = None,
+        tls: bool = True,
     ) -> AsyncIterator[Running]:
         (tmp_path / "passwords").write_text(password_lines)
         (tmp_path / "map.json").write_text(json.dumps(MAP if mapping is None else mapping))
@@ -117,7 +124,7 @@ def starter(tmp_path: Path, pki: Pki, password_lines: str) -> StartAuth:
         async with trio.open_nursery() as nursery:
             for fake in fakes:
                 await nursery.start(_serve_node, fake, pki.node_context() if tls else None)
-            text = _toml(pki, fakes, (server, login, extra), plain=not tls)
+            text = _toml(pki, fakes, (server, login, command_port, node, extra), plain=not tls)
             (tmp_path / "auth.toml").write_text(text)
             config = checked(load(tmp_path / "auth.toml", AuthConfig), "auth.toml")
             opened = open_server(config)
@@ -144,8 +151,8 @@ async def _serve_node(fake: FakeNode, tls: ssl.SSLContext | None, *, task_status
         await trio.sleep_forever()
 
 
-def _toml(pki: Pki, fakes: list[FakeNode], more: tuple[str, str, str], *, plain: bool) -> str:
-    server, login, extra = more
+def _toml(pki: Pki, fakes: list[FakeNode], more: tuple[str, str, str, str, str], *, plain: bool) -> str:
+    server, login, command_port, node, extra = more
     instances = "".join(
         f'[[nodes.TEST.instances]]\nhost = "127.0.0.1"\ncommand = "{fake.address}"\nplain = {str(plain).lower()}\n'
         for fake in fakes
@@ -163,8 +170,10 @@ password_file = "passwords"
 map_file = "map.json"
 [command_port]
 ca = "{pki.ca_path}"
+{command_port}
 [nodes.TEST]
 description = "Test storage"
+{node}
 {instances}
 {extra}
 """

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trustme
 from fake_node import FakeNode, serving
 from running_auth import Pki, StartAuth
 
-from uftp.protocol.command_port import PingRequest, UserInfoRequest
+from uftp.protocol.command_port import PingRequest, RequestRefused, TransferRequest, UserInfoRequest
 from uftp.protocol.command_replies import PingReply
 from uftpd.auth.errors import NotFound
 from uftpd.auth.nodes.client import CommandPort, NodeUnreachable
 from uftpd.auth.nodes.instance import NodeInstance
-from uftpd.auth.nodes.registry import LogicalServer, NodeRegistry
-from uftpd.config.auth import CommandPortClient, Instance
+from uftpd.auth.nodes.registry import LogicalServer, NodeRegistry, build_registry
+from uftpd.auth.nodes.resumption import RESUME_SECONDS
+from uftpd.config.auth import AuthConfig, CommandPortClient, Instance, Node, Server
 from uftpd.config.toml import ConfigError, HostPort
 
 
@@ -109,6 +113,87 @@ async def test_nobody_listens(pki: Pki) -> None:
         await _port(pki).exchange(_instance(node, plain=True), PingRequest())
 
 
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_session_of_tls_is_resumed_for_a_while(pki: Pki) -> None:
+    clock = _Clock()
+    port = CommandPort(CommandPortClient(ca=pki.ca_path), pki.directory / "auth.pem", pki.directory / "auth.key", clock)
+    async with serving(FakeNode(), pki.node_context()) as node:
+        for _ in range(4):
+            await port.exchange(_instance(node), PingRequest())
+        assert node.resumed == 3
+        # What was found about the node's certificate holds for the way it was checked, and for no other.
+        with pytest.raises(NodeUnreachable, match="its certificate is for"):
+            await port.exchange(_instance(node, subject="CN=Somebody"), PingRequest())
+        assert node.resumed == 3
+        clock.now += RESUME_SECONDS
+        await port.exchange(_instance(node), PingRequest())
+        assert node.resumed == 3
+
+
+async def test_a_pinned_subject_holds_for_resumed_sessions_too(pki: Pki) -> None:
+    async with serving(FakeNode(), pki.node_context()) as node:
+        with pytest.raises(NodeUnreachable) as caught:
+            await _port(pki).exchange(_instance(node, subject="CN=x"), PingRequest())
+        subject = str(caught.value).partition("for '")[2].rstrip("'")
+        port = _port(pki)
+        for _ in range(3):
+            await port.exchange(_instance(node, subject=subject), PingRequest())
+        assert node.resumed == 2
+
+
+async def test_a_restarted_node_knows_no_old_session(pki: Pki) -> None:
+    port = _port(pki)
+    async with serving(FakeNode(), pki.node_context()) as node:
+        await port.exchange(_instance(node), PingRequest())
+        settings = _instance(node)
+    async with serving(FakeNode(), pki.node_context(), port=settings.command.port) as again:
+        await port.exchange(settings, PingRequest())
+        await port.exchange(settings, PingRequest())
+        assert (again.pings, again.resumed) == (2, 1)
+
+
+async def test_a_node_that_ends_resumed_connections_is_served_with_full_handshakes(pki: Pki) -> None:
+    clock = _Clock()
+    async with serving(FakeNode(ends_resumed=True), pki.node_context()) as node:
+        instance = _node_instance(node, pki, clock, tls=True)
+        for _ in range(4):
+            assert await instance.ping(max_age=0) is not None
+        assert (node.pings, node.resumed) == (4, 1)
+        clock.now += RESUME_SECONDS
+        for _ in range(3):
+            assert await instance.ping(max_age=0) is not None
+        assert (node.pings, node.resumed) == (7, 2)
+
+
+async def test_a_session_is_asked_for_again_with_another_secret(pki: Pki) -> None:
+    """The node may have taken the request before it closed a resumed connection."""
+    async with serving(FakeNode(), pki.node_context()) as node:
+        instance = _node_instance(node, pki, _Clock(), tls=True)
+        await instance.ping(max_age=0)
+        node.mute = 1
+        announced = await instance.transfer(TransferRequest(user="u", secret=""))
+        secrets = [request.secret for request in node.transfers]
+        assert len(set(secrets)) == 2
+        assert announced.secret == secrets[-1]
+        assert instance.up
+
+
+async def test_a_node_that_dies_behind_a_resumed_session_is_unreachable(pki: Pki) -> None:
+    async with serving(FakeNode(), pki.node_context()) as node:
+        instance = _node_instance(node, pki, _Clock(), tls=True)
+        assert await instance.ping(max_age=0) is not None
+        node.closed = True
+        assert await instance.ping(max_age=0) is None
+        assert not instance.up
+
+
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, pki: Pki) -> None:
     (tmp_path / "junk.pem").write_text("junk")
     certificate, key = pki.directory / "auth.pem", pki.directory / "auth.key"
@@ -123,17 +208,12 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, pki: Pki) -> None:
 # -- one node's health ------------------------------------------------------------------------------------------------
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def _node_instance(fake: FakeNode, pki: Pki, clock: Callable[[], float], number: int = 1) -> NodeInstance:
-    limits = CommandPortClient()
-    return NodeInstance("TEST", number, _instance(fake, plain=True), _port(pki), limits, clock)
+def _node_instance(
+    fake: FakeNode, pki: Pki, clock: Callable[[], float], number: int = 1, *, tls: bool = False, **limits: float
+) -> NodeInstance:
+    settings = CommandPortClient(ca=pki.ca_path, **limits)  # type: ignore[arg-type]
+    port = CommandPort(settings, pki.directory / "auth.pem", pki.directory / "auth.key", clock)
+    return NodeInstance("TEST", number, _instance(fake, plain=not tls), port, settings, clock)
 
 
 async def test_a_dead_node_is_left_alone_for_a_minute(pki: Pki) -> None:
@@ -157,18 +237,79 @@ async def test_a_fresh_answer_is_used_again(pki: Pki) -> None:
     clock = _Clock()
     async with serving(FakeNode()) as node:
         instance = _node_instance(node, pki, clock)
-        assert instance.wants_ping()
+        assert not instance.answered_within(1e9)
         for _ in range(3):
             assert await instance.ping(max_age=5) == PingReply(
                 version="3.5.3", max_sessions=16, listen_port=0, listen_address=""
             )
         assert node.pings == 1
-        assert not instance.wants_ping()
+        assert instance.answered_within(1)
         clock.now += 6
+        assert not instance.answered_within(5)
         await instance.ping(max_age=5)
         assert node.pings == 2
-        clock.now += 61
-        assert instance.wants_ping()
+
+
+async def test_a_node_that_hangs_is_soon_passed_over(pki: Pki) -> None:
+    async with serving(FakeNode(silent=True)) as node:
+        instance = _node_instance(node, pki, _Clock(), ping_seconds=0.05)
+        assert await instance.ping(max_age=0) is None
+        assert instance.is_left_alone()
+
+
+async def test_a_node_that_stays_down_is_a_warning_once(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
+    clock = _Clock()
+    async with serving(FakeNode(closed=True)) as node:
+        instance = _node_instance(node, pki, clock)
+        for _ in range(3):
+            assert await instance.ping(max_age=0) is None
+            clock.now += 61
+        node.closed = False
+        assert await instance.ping(max_age=0) is not None
+        node.closed = True
+        assert await instance.ping(max_age=0) is None
+    texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert texts == ["data node does not answer"] * 2
+
+
+async def test_the_background_finds_a_dead_node_and_a_repaired_one(
+    pki: Pki, autojump_clock: trio.testing.MockClock
+) -> None:
+    """On a virtual clock: pings go every 30 s while the node lives, every 60 s while it does not."""
+    node = _ScriptedNode()
+    settings = CommandPortClient(ca=pki.ca_path)
+    where = Instance(host="x", command=HostPort("127.0.0.1", 1), plain=True)
+    instance = NodeInstance("TEST", 1, where, node, settings)  # type: ignore[arg-type]
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(instance.watch)
+        await trio.sleep(70)
+        states = [instance.up]
+        node.alive = False
+        await trio.sleep(30)
+        states.append(instance.up)
+        await trio.sleep(20)
+        node.alive = True
+        await trio.sleep(60)
+        states.append(instance.up)
+        nursery.cancel_scope.cancel()
+    assert states == [True, False, True]
+    assert [round(at - start) for at in node.asked] == [0, 30, 60, 90, 150, 180]
+
+
+class _ScriptedNode:
+    """Stands for the command port of a node, without sockets."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.asked: list[float] = []
+
+    async def exchange(self, *_: object, **__: object) -> bytes:
+        self.asked.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        if not self.alive:
+            raise NodeUnreachable("dead")
+        return b"Version: 1\n"
 
 
 async def test_pings_at_the_same_time_are_one(pki: Pki) -> None:
@@ -186,6 +327,23 @@ async def test_user_info(pki: Pki) -> None:
         info = await _node_instance(node, pki, _Clock()).user_info("alice")
         assert info.accepted_keys == ("ssh-ed25519 AAAA x",)
         assert UserInfoRequest("alice").user == info.user
+
+
+@pytest.mark.parametrize("field", [{"scope": b"a"}, {"http": True}, {"max_logins": 1}])
+async def test_restricted_sessions_are_not_sent_to_a_node_that_would_not_restrict(
+    pki: Pki, field: dict[str, Any]
+) -> None:
+    async with serving(FakeNode()) as node:
+        instance = _node_instance(node, pki, _Clock())
+        request = TransferRequest(user="u", secret="", **field)
+        for _ in range(2):  # before the first ping, and after one without features
+            with pytest.raises(RequestRefused, match="too old for restricted sessions"):
+                await instance.transfer(request)
+            await instance.ping(max_age=0)
+        node.ping = PingReply(features=("UTC",))
+        await instance.ping(max_age=0)
+        await instance.transfer(request)
+        assert len(node.transfers) == 1
 
 
 # -- logical servers --------------------------------------------------------------------------------------------------
@@ -231,6 +389,39 @@ async def test_when_all_are_down_it_is_500_and_then_503(start_auth: StartAuth) -
         assert info["server"]["externalConnections"] == {"UFTPD server 'TEST'": "DOWN"}
 
 
+async def test_the_status_is_that_of_now(start_auth: StartAuth) -> None:
+    """The first who asks after a node has died is told so."""
+    nodes = [FakeNode(), FakeNode()]
+    async with start_auth(*nodes, command_port="reuse_seconds = 0\nstatus_wait_seconds = 10") as auth:
+        assert (await auth.info()).json()["TEST"]["status"] == "OK [2 of 2 UFTPD servers available]"
+        nodes[1].closed = True
+        assert (await auth.info()).json()["TEST"]["status"] == "OK [1 of 2 UFTPD servers available]"
+        nodes[0].closed = True
+        assert (await auth.info()).json()["TEST"]["status"] == "DOWN [0 of 2 UFTPD servers available]"
+
+
+async def test_a_status_does_not_wait_long_for_a_node_that_hangs(start_auth: StartAuth) -> None:
+    async with start_auth(FakeNode(silent=True), FakeNode(), command_port="status_wait_seconds = 0.05") as auth:
+        for _ in range(3):
+            assert (await auth.info()).json()["TEST"]["status"] == "OK [2 of 2 UFTPD servers available]"
+
+
+async def test_what_is_known_of_a_node_outlives_a_new_configuration(pki: Pki, tmp_path: Path) -> None:
+    clock = _Clock()
+    port = _port(pki)
+    async with serving(FakeNode(closed=True)) as dead, serving(FakeNode()) as alive:
+        nodes = {"AB": Node(instances=(_instance(dead, plain=True), _instance(alive, plain=True)))}
+        config = AuthConfig(server=Server(), nodes=nodes, command_port=CommandPortClient(ca=pki.ca_path))
+        first = build_registry(config, port, clock)
+        for instance in first.servers["AB"].instances:
+            await instance.ping(max_age=0)
+        turned = {"AB": Node(instances=tuple(reversed(nodes["AB"].instances))), "CD": nodes["AB"]}
+        second = build_registry(msgspec.structs.replace(config, nodes=turned), port, clock, previous=first)
+        assert [instance.up for instance in second.servers["AB"].instances] == [True, False]
+        assert second.servers["AB"].version() == "3.5.3"
+        assert second.servers["CD"].status() == "OK [2 of 2 UFTPD servers available]"  # not asked yet
+
+
 async def test_each_node_gets_a_secret_of_its_own(start_auth: StartAuth) -> None:
     """A node that takes the request and falls silent may have the secret; the next one gets another."""
     silent, good = FakeNode(ftp_port=1001), FakeNode(ftp_port=1002)
@@ -241,7 +432,7 @@ async def test_each_node_gets_a_secret_of_its_own(start_auth: StartAuth) -> None
         reply = await auth.post()
         assert reply.json()["serverPort"] == 1002
         sent = [fields["secret"] for fields in silent.fields + good.fields if "secret" in fields]
-        assert len(set(sent)) == len(sent) == 4
+        assert len(set(sent)) == len(sent) == 5  # the silent one was asked once more, by a full handshake
 
 
 async def test_plain_text_to_a_node_on_loopback(start_auth: StartAuth) -> None:

@@ -120,7 +120,9 @@ class Resources:
         identity, granted = await self._caller(request)
         if granted.role == "banned":
             raise Refused("Access denied")
-        self._services.registry.refresh(self._services.background)
+        await self._services.registry.refresh(
+            self._services.background, wait_seconds=self._config.command_port.status_wait_seconds
+        )
         reply = info_reply(self._services.registry, self._services.facts, identity, granted, self._base_url(request))
         context_of(request).outcome = "info"
         return JSONResponse(reply, headers={"Cache-Control": "no-store"})
@@ -140,8 +142,9 @@ class Resources:
         transfer = await assemble(
             wanted,
             granted,
-            server.name,
+            server,
             peer=context.peer,
+            forwarded=context.forwarded,
             policy=self._config.sessions,
             request_id=context.request_id,
         )

@@ -38,14 +38,14 @@ class RequestContext:
     Attributes:
         request_id: names it in our log, and in that of the data node.
         peer: address of the client, as a trusted proxy says if there is one.
-        by_proxy: whether the request came through a trusted proxy.
+        forwarded: all that a trusted proxy says of the client's addresses; None without one.
         facts: for the log line.
         outcome: text of the log line.
     """
 
     request_id: str
     peer: IPAddress
-    by_proxy: bool
+    forwarded: str | None
     facts: dict[str, Fact] = field(default_factory=dict)
     outcome: str = "request"
 
@@ -143,15 +143,19 @@ class Edge:
             return error_reply(500, f"Internal error; the server's log has it as request {context.request_id}")
         return None
 
-    def _client(self, scope: Scope) -> tuple[IPAddress, bool]:
+    def _client(self, scope: Scope) -> tuple[IPAddress, str | None]:
         host = scope["client"][0] if scope.get("client") else _NO_ADDRESS
         peer = parse_address(host) or parse_address(_NO_ADDRESS)
         assert peer is not None  # noqa: S101 - for the type checker
         if peer not in self._proxies:
-            return peer, False
-        named = next((v for k, v in scope["headers"] if k.lower() == b"x-unicore-consignor-ip"), None)
-        address = parse_address(named.decode("latin-1")) if named is not None else None
-        return address or peer, True
+            return peer, None
+        named = [v.decode("latin-1") for k, v in scope["headers"] if k.lower() == b"x-unicore-consignor-ip"]
+        if not named:
+            return peer, None
+        # One that the client sent itself may stand beside the proxy's: then neither is believed.
+        forwarded = named[0] if len(named) == 1 else ""
+        addresses = (parse_address(item) for item in forwarded.replace(",", " ").split())
+        return next((address for address in addresses if address is not None), peer), forwarded
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:

@@ -95,19 +95,21 @@ def _server(server: LogicalServer, granted: Entitlements, href: str, known: bool
     if (group := granted.group_on(server.name)) is not None:
         entry["gid"] = group
     entry["availableGroups"] = list(granted.groups)
-    entry |= _limits(server.name, granted)
+    entry |= _limits(server, granted)
+    if server.reservations is not None:
+        entry["reservations"] = [str(reservation) for reservation in server.reservations.of(account)]
     return entry
 
 
-def _limits(name: str, granted: Entitlements) -> JsonObject:
+def _limits(server: LogicalServer, granted: Entitlements) -> JsonObject:
     entry: JsonObject = {}
     try:
-        if (rate := rate_limit(granted, name)) > 0:
+        if (rate := rate_limit(granted, server)) > 0:
             entry["rateLimit"] = rate
     except RequestError:
         pass  # shown when a session is asked for; one bad entry must not spoil the whole reply
     for member, override in (("allowed", "includes"), ("forbidden", "excludes")):
-        if value := granted.override(name, override):
+        if value := granted.override(server.name, override):
             entry[member] = value
     return entry
 

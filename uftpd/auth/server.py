@@ -112,7 +112,7 @@ async def serve(
         async with trio.open_nursery() as background:
             services = build_services(config, opened.command_port, opened.facts, background)
             http = _HttpConfig(config.limits, opened)
-            services.registry.refresh(background)
+            background.start_soon(services.registry.watch)
             async with trio.open_nursery() as nursery:
                 application = build_app(services)
                 await nursery.start(_serve_http, application, http, shutdown)

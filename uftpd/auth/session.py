@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
-import string
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from uftp.protocol.command_port import IPAddress, RequestRefused, TransferRequest
-from uftpd.auth.addresses import named_addresses
+from uftp.protocol.command_port import IPAddress, RequestRefused, TransferRequest, encode_request
+from uftpd.auth.addresses import client_addresses
 from uftpd.auth.attributes.base import Entitlements
 from uftpd.auth.attributes.rates import parse_rate
 from uftpd.auth.errors import BadRequest, NodeFailed, NotAllowed, RequestError, Unavailable
 from uftpd.auth.nodes.client import NodeUnreachable
-from uftpd.auth.nodes.instance import NodeInstance
+from uftpd.auth.nodes.instance import NodeInstance, needs_extensions
 from uftpd.auth.nodes.registry import LogicalServer
 from uftpd.auth.requests import SessionRequest
 from uftpd.config.auth import Sessions
 
-SECRET_CHARACTERS = 32  # of 62 different ones: 190 bits
 MAX_SHOWN_REFUSAL = 500
-
-_ALPHABET = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,40 +35,42 @@ class GrantedSession:
     features: tuple[str, ...]
 
 
-def new_secret() -> str:
-    """A one-time password: no quotes, no blanks, since it is also an argument of copy verbs (CONTROL-PLANE 2.1)."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(SECRET_CHARACTERS))
-
-
 async def assemble(
     request: SessionRequest,
     granted: Entitlements,
-    server: str,
+    server: LogicalServer,
     *,
     peer: IPAddress,
+    forwarded: str | None,
     policy: Sessions,
     request_id: str,
 ) -> TransferRequest:
     """The transfer request for a client's request, still without secret.
 
+    Args:
+        request: what the client asks for.
+        granted: what the person may do.
+        server: where.
+        peer: whom the request came from.
+        forwarded: what a trusted proxy says of the client's address; None without one.
+        policy: what clients may ask for.
+        request_id: names the request in the logs.
+
     Raises:
-        BadRequest: the group is not the person's, or no client address can be used.
+        BadRequest: the group is not the person's, no client address can be used, or a value cannot be sent.
         NotAllowed: the person has no account there.
-        RequestError: the person's rate limit for this server cannot be read.
+        RequestError: what the person's map entry says of this server cannot be used.
     """
-    group = granted.group_on(server, request.group)
-    account = granted.account_on(server)
+    group = granted.group_on(server.name, request.group)
+    account = granted.account_on(server.name)
     if account is None:
-        raise NotAllowed(f"You have no account on '{server}'")
-    addresses: tuple[IPAddress, ...] = (peer,)
-    if request.client is not None:
-        if not policy.allow_client_addresses:
-            raise BadRequest("client: this server opens sessions only for the address you come from")
-        addresses = await named_addresses(request.client)
-    return TransferRequest(
+        raise NotAllowed(f"You have no account on '{server.name}'")
+    if request.client is not None and not policy.allow_client_addresses:
+        raise BadRequest("client: this server opens sessions only for the address you come from")
+    transfer = TransferRequest(
         user=account,
         secret="",
-        client_ip=addresses,
+        client_ip=await client_addresses(peer, forwarded, request.client),
         persistent=request.persistent,
         file=request.path,
         append=request.append,
@@ -83,10 +80,15 @@ async def assemble(
         algorithm=request.cipher,
         groups=_groups(group, granted.supplementary),
         rate_limit=rate_limit(granted, server),
-        includes=_patterns(granted.override(server, "includes")),
-        excludes=_patterns(granted.override(server, "excludes")),
+        includes=_patterns(granted, server.name, "includes"),
+        excludes=_patterns(granted, server.name, "excludes"),
         request_id=request_id,
     )
+    try:
+        encode_request(transfer)
+    except RequestRefused as refusal:
+        raise BadRequest(str(refusal)) from None
+    return transfer
 
 
 def _groups(group: str | None, supplementary: tuple[str, ...]) -> tuple[str, ...]:
@@ -96,21 +98,40 @@ def _groups(group: str | None, supplementary: tuple[str, ...]) -> tuple[str, ...
     return primary + supplementary
 
 
-def rate_limit(granted: Entitlements, server: str) -> int:
-    """Bytes a second of a session on this server; 0 for no limit.
+def rate_limit(granted: Entitlements, server: LogicalServer) -> int:
+    """Bytes a second of a session on this server: the person's own limit, or that of a reservation of others.
+
+    Returns:
+        The smaller one; 0 for no limit.
 
     Raises:
         RequestError: the map file has something that is no rate.
     """
-    text = granted.override(server, "rateLimit")
+    text = granted.override(server.name, "rateLimit")
     try:
-        return parse_rate(text) if text is not None else 0
+        own = parse_rate(text) if text is not None else 0
     except ValueError as error:
-        raise RequestError(f"Your rate limit for '{server}' is wrongly configured: {error}") from None
+        raise RequestError(f"Your rate limit for '{server.name}' is wrongly configured: {error}") from None
+    account = granted.account_on(server.name)
+    left = 0
+    if server.reservations is not None and account is not None:
+        left = server.reservations.limit_for(account)
+    return min((rate for rate in (own, left) if rate > 0), default=0)
 
 
-def _patterns(text: str | None) -> tuple[str, ...]:
-    return tuple(item for item in (text or "").split(":") if item)
+def _patterns(granted: Entitlements, server: str, name: str) -> tuple[str, ...]:
+    """Patterns of the map file.
+
+    Raises:
+        RequestError: something is set, and no pattern is in it: without one everything would be allowed.
+    """
+    text = granted.override(server, name)
+    if not text:
+        return ()
+    patterns = tuple(item for item in text.split(":") if item)
+    if not patterns:
+        raise RequestError(f"Your {name} for '{server}' are wrongly configured: no pattern in '{text}'")
+    return patterns
 
 
 async def open_session(
@@ -130,18 +151,18 @@ async def open_session(
         NodeFailed: no node answers, or one refused.
     """
     for instance in server.candidates(number):
-        ping = await instance.ping(max_age=reuse_seconds)
+        # What restricts a session must not go to a node that would pass over it: no old answer tells who it is now.
+        ping = await instance.ping(max_age=0 if needs_extensions(request) else reuse_seconds)
         if ping is None:
             continue
-        secret = new_secret()
         try:
-            port = await instance.transfer(replace(request, secret=secret))
+            announced = await instance.transfer(request)
         except NodeUnreachable:
             continue
         except RequestRefused as refusal:
             text = "".join(c if c.isprintable() else " " for c in str(refusal))[:MAX_SHOWN_REFUSAL]
             raise NodeFailed(f"UFTPD server '{server.name}': {text}") from None
-        return GrantedSession(instance, port, secret, ping.features)
+        return GrantedSession(instance, announced.port, announced.secret, ping.features)
     raise NodeFailed(
         "Cannot connect to UFTPD server: "
         + ("The selected UFTPD server" if number else "None of the configured UFTPD servers")

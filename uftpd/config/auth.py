@@ -97,8 +97,11 @@ class CommandPortClient(Section, frozen=True):
         ca: PEM file with the CAs that issue the nodes' certificates. No other CA is trusted.
         connect_seconds: for connection and TLS handshake.
         reply_seconds: for the whole reply.
+        ping_seconds: the same for a ping, so that a node that hangs is soon passed over.
+        ping_every_seconds: each node is asked this often whether it lives, so that a request seldom finds it out.
         down_seconds: a node that did not answer is left alone this long.
         reuse_seconds: an answer this young counts as proof of life, without another ping.
+        status_wait_seconds: how long somebody who asks for the status waits for nodes that have not answered lately.
     """
 
     certificate: Path | None = None
@@ -106,8 +109,11 @@ class CommandPortClient(Section, frozen=True):
     ca: Path | None = None
     connect_seconds: Seconds = 10.0
     reply_seconds: Seconds = 60.0
+    ping_seconds: Seconds = 10.0
+    ping_every_seconds: Annotated[float, msgspec.Meta(ge=1)] = 30.0
     down_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
     reuse_seconds: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    status_wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
 
 
 class Instance(Section, frozen=True):
@@ -145,10 +151,12 @@ class Node(Section, frozen=True):
     Attributes:
         description: shown to clients.
         instances: the data nodes, used in turn.
+        reservations: JSON file of times in which others than some people are slowed; read again when it changes.
     """
 
     instances: tuple[Instance, ...]
     description: str = "n/a"
+    reservations: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.instances:

@@ -1,12 +1,15 @@
 """One exchange with the command port of a data node: connect, send a request, read the reply to its end.
 
 Our own data node and upstream's are both served: TLS with mutual authentication, or plain text on loopback
-(CONTROL-PLANE 2.1).
+(CONTROL-PLANE 2.1). Each exchange has a connection of its own, so most of its price is the TLS handshake; a session
+of TLS is resumed where the node allows it, which spares both ends the certificates and signatures.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -14,6 +17,7 @@ from cryptography import x509
 
 from uftp.protocol.command_port import Request, encode_request
 from uftp.protocol.dn import InvalidName, same_rdns
+from uftpd.auth.nodes.resumption import Resumption
 from uftpd.config.auth import CommandPortClient, Instance
 from uftpd.config.toml import ConfigError
 
@@ -21,19 +25,47 @@ MAX_REPLY_BYTES = 256 * 1024  # a user-info reply holds whole key files of up to
 
 
 class NodeUnreachable(Exception):
-    """No reply came. The message says why, for the log."""
+    """No reply came. The message says why, for the log.
+
+    Attributes:
+        worth_repeating: it may have been for the resumed session of TLS: the next attempt is a full handshake.
+    """
+
+    worth_repeating = False
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """How far one connection came.
+
+    Attributes:
+        offered: a session to resume was offered.
+        answered: bytes of a reply came.
+        late: the time was up.
+    """
+
+    offered: bool = False
+    answered: bool = False
+    late: bool = False
 
 
 class CommandPort:
     """Speaks with command ports, with one certificate and one set of trusted CAs."""
 
-    def __init__(self, settings: CommandPortClient, certificate: Path | None, key: Path | None) -> None:
+    def __init__(
+        self,
+        settings: CommandPortClient,
+        certificate: Path | None,
+        key: Path | None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
         """Load all files that are needed, so that privileges can be dropped afterwards.
 
         Args:
             settings: time limits, CA, and the certificate if it has one of its own.
             certificate: the server's, if the settings have none.
             key: likewise.
+            clock: seconds, monotonic.
 
         Raises:
             ConfigError: a file cannot be read or used.
@@ -42,30 +74,61 @@ class CommandPort:
         if settings.certificate is not None:
             certificate, key = settings.certificate, settings.key
         self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._resumption = Resumption(clock)
         if settings.ca is not None and certificate is not None and key is not None:
             for check_host_name in (True, False):
                 self._contexts[check_host_name] = _context(settings.ca, certificate, key, check_host_name)
 
-    async def exchange(self, instance: Instance, request: Request, *, extensions: bool = False) -> bytes:
+    async def exchange(
+        self, instance: Instance, request: Request, *, extensions: bool = False, seconds: float | None = None
+    ) -> bytes:
         """Send a request and return the whole reply, which is never empty.
 
+        Args:
+            instance: where to.
+            request: what to ask.
+            extensions: also send the fields of EXTENSIONS section 7.
+            seconds: for the reply; default: the configured time.
+
         Raises:
-            NodeUnreachable: no connection, no trust in the certificate, no reply in time, or too long a reply.
-            RequestRefused: a value of the request holds a control character; nothing was sent.
+            NodeUnreachable: no connection, no trust in the certificate, no reply in time, or too long a reply. The
+                node may have taken the request all the same.
+            RequestRefused: a value of the request cannot be sent as it is; nothing was sent.
+            ValueError: the request needs extensions, and `extensions` is false; nothing was sent.
         """
         data = encode_request(request, extensions=extensions)
+        connect_seconds = self._settings.connect_seconds
+        reply_seconds = self._settings.reply_seconds
+        if seconds is not None:
+            connect_seconds, reply_seconds = min(seconds, connect_seconds), min(seconds, reply_seconds)
+        attempt = _Attempt()
+        try:
+            return await self._attempt(instance, data, connect_seconds, reply_seconds, attempt)
+        except NodeUnreachable as error:
+            if attempt.offered and not attempt.answered and not attempt.late:
+                self._resumption.broke_off(instance)
+                error.worth_repeating = True
+            raise
+
+    async def _attempt(
+        self, instance: Instance, data: bytes, connect_seconds: float, reply_seconds: float, attempt: _Attempt
+    ) -> bytes:
         address = str(instance.command)
         try:
-            with trio.fail_after(self._settings.connect_seconds):
-                stream = await self._connect(instance)
+            with trio.fail_after(connect_seconds):
+                stream = await self._connect(instance, attempt)
         except trio.TooSlowError:
-            raise NodeUnreachable(f"{address}: no connection within {self._settings.connect_seconds:g} s") from None
+            attempt.late = True
+            raise NodeUnreachable(f"{address}: no connection within {connect_seconds:g} s") from None
         try:
-            with trio.fail_after(self._settings.reply_seconds):
+            with trio.fail_after(reply_seconds):
                 await stream.send_all(data)
-                reply = await _read_all(stream)
+                reply = await _read_all(stream, attempt)
+            if reply and isinstance(stream, trio.SSLStream):
+                self._resumption.keep(instance, stream)
         except trio.TooSlowError:
-            raise NodeUnreachable(f"{address}: no reply within {self._settings.reply_seconds:g} s") from None
+            attempt.late = True
+            raise NodeUnreachable(f"{address}: no reply within {reply_seconds:g} s") from None
         except trio.BrokenResourceError as error:
             raise NodeUnreachable(f"{address}: {_reason(error)}") from error
         finally:
@@ -78,7 +141,7 @@ class CommandPort:
             )
         return reply
 
-    async def _connect(self, instance: Instance) -> trio.abc.Stream:
+    async def _connect(self, instance: Instance, attempt: _Attempt) -> trio.abc.Stream:
         address = str(instance.command)
         try:
             plain = await trio.open_tcp_stream(instance.command.host, instance.command.port)
@@ -91,6 +154,7 @@ class CommandPort:
         # https_compatible: upstream closes without TLS's goodbye.
         stream = trio.SSLStream(plain, context, server_hostname=instance.command.host, https_compatible=True)
         try:
+            attempt.offered = self._resumption.offer(instance, stream)
             await stream.do_handshake()
             _check_subject(stream, instance)
         except BaseException as error:
@@ -144,9 +208,10 @@ def _check_subject(stream: trio.SSLStream[trio.SocketStream], instance: Instance
         raise NodeUnreachable(f"{instance.command}: its certificate is for '{subject}'")
 
 
-async def _read_all(stream: trio.abc.Stream) -> bytes:
+async def _read_all(stream: trio.abc.Stream, attempt: _Attempt) -> bytes:
     reply = bytearray()
     while data := await stream.receive_some(65536):
+        attempt.answered = True
         reply += data
         if len(reply) > MAX_REPLY_BYTES:
             raise trio.BrokenResourceError(f"reply larger than {MAX_REPLY_BYTES} bytes")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import secrets
+import string
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import trio
 
-from uftp.protocol.command_port import PingRequest, TransferRequest, UserInfoRequest
+from uftp.protocol.command_port import PingRequest, Request, RequestRefused, TransferRequest, UserInfoRequest
 from uftp.protocol.command_replies import (
     PingReply,
     UserInfoReply,
@@ -19,7 +22,36 @@ from uftpd.auth.events import event
 from uftpd.auth.nodes.client import CommandPort, NodeUnreachable
 from uftpd.config.auth import CommandPortClient, Instance
 
-STATUS_PING_SECONDS = 60.0  # reading the status of a node asks for a new ping if the last one is older
+SECRET_CHARACTERS = 32  # of 62 different ones: 190 bits
+STATUS_SECONDS = 1.0  # an answer younger than this is news enough for a status
+MIN_REST_SECONDS = 1.0  # between background pings of a node that is down, whatever the configuration says
+
+_ALPHABET = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A session a node is expecting.
+
+    Attributes:
+        port: its FTP port, from its own answer.
+        secret: the password to log in with.
+    """
+
+    port: int
+    secret: str
+
+
+def new_secret() -> str:
+    """A one-time password: no quotes, no blanks, since it is also an argument of copy verbs (CONTROL-PLANE 2.1)."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(SECRET_CHARACTERS))
+
+
+def needs_extensions(request: TransferRequest) -> bool:
+    """Whether the request may only go to a node that knows the fields of EXTENSIONS section 7: an upstream node
+    would pass over the ones that restrict it.
+    """
+    return bool(request.scope) or request.http or request.max_logins is not None
 
 
 class NodeInstance:
@@ -52,7 +84,17 @@ class NodeInstance:
         self._clock = clock
         self._failed_at: float | None = None
         self._pinged_at: float | None = None
+        self._last_reason = ""
         self._lock = trio.Lock()
+        self._ping_over: trio.Event | None = None
+
+    def take_over(self, other: NodeInstance) -> None:
+        """Go on with what is known of the node under its former configuration."""
+        self.up, self.ping_reply = other.up, other.ping_reply
+        self._failed_at, self._pinged_at = other._failed_at, other._pinged_at
+        self._last_reason = other._last_reason
+
+    # -- health -----------------------------------------------------------------------------------------------------
 
     def is_left_alone(self) -> bool:
         """Whether it failed so shortly ago that it is not contacted."""
@@ -60,11 +102,38 @@ class NodeInstance:
             not self.up and self._failed_at is not None and self._clock() < self._failed_at + self._limits.down_seconds
         )
 
-    def wants_ping(self) -> bool:
-        """Whether somebody who reads the status should have a ping sent."""
-        if self.is_left_alone() or self._lock.locked():
-            return False
-        return self._pinged_at is None or self._clock() > self._pinged_at + STATUS_PING_SECONDS
+    def answered_within(self, seconds: float) -> bool:
+        """Whether it lives, as far as a ping of the last so many seconds tells."""
+        return self.up and self._pinged_at is not None and self._clock() < self._pinged_at + seconds
+
+    def is_known_to_live(self) -> bool:
+        """Whether an answer is so young that a status can be told from it."""
+        return self.answered_within(min(STATUS_SECONDS, self._limits.reuse_seconds))
+
+    def background_ping(self, nursery: trio.Nursery) -> trio.Event:
+        """Have the node pinged, unless that is under way; the event tells when it is over."""
+        if self._ping_over is None:
+            self._ping_over = trio.Event()
+            nursery.start_soon(self._ping_in_background, self._ping_over)
+        return self._ping_over
+
+    async def _ping_in_background(self, over: trio.Event) -> None:
+        try:
+            await self.ping(max_age=0)
+        finally:
+            self._ping_over = None
+            over.set()
+
+    async def watch(self) -> None:
+        """Ping the node from time to time, for ever."""
+        while True:
+            await trio.sleep(max(0.0, self._next_ping() - self._clock()))
+            await self.ping(max_age=0)
+
+    def _next_ping(self) -> float:
+        if not self.up and self._failed_at is not None:
+            return self._failed_at + max(self._limits.down_seconds, MIN_REST_SECONDS)
+        return self._clock() if self._pinged_at is None else self._pinged_at + self._limits.ping_every_seconds
 
     async def ping(self, *, max_age: float) -> PingReply | None:
         """What the node says of itself, or None if it does not answer or is left alone.
@@ -75,36 +144,60 @@ class NodeInstance:
         async with self._lock:
             if self.is_left_alone():
                 return None
-            if self.up and self._pinged_at is not None and self._clock() < self._pinged_at + max_age:
+            if self.answered_within(max_age):
                 return self.ping_reply
             try:
-                reply = await self._port.exchange(self.settings, PingRequest())
-            except NodeUnreachable as error:
-                self._failed(error)
+                reply = await self._ask(PingRequest, seconds=self._limits.ping_seconds)
+            except NodeUnreachable:
                 return None
             self.ping_reply = parse_ping_reply(reply)
             self._pinged_at = self._clock()
-            self._answered()
             return self.ping_reply
 
-    async def transfer(self, request: TransferRequest) -> int:
+    def _answered(self) -> None:
+        if not self.up:
+            event("data node is back", server=self.server, instance=self.number)
+        self.up = True
+        self._failed_at = None
+        self._last_reason = ""
+
+    def _failed(self, error: NodeUnreachable) -> None:
+        # A node that stays down is asked again and again; once said is enough.
+        known = not self.up and str(error) == self._last_reason
+        event(
+            "data node does not answer",
+            level=logging.DEBUG if known else logging.WARNING,
+            server=self.server,
+            instance=self.number,
+            reason=str(error),
+        )
+        self.up = False
+        self._failed_at = self._clock()
+        self._last_reason = str(error)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    async def transfer(self, request: TransferRequest) -> Announced:
         """Have the node expect a session.
 
-        Returns:
-            The FTP port to log in at.
+        Each attempt has a secret of its own, whatever the request says: a node that fell silent may have it.
 
         Raises:
             NodeUnreachable: no reply.
-            RequestRefused: the node's own words.
+            RequestRefused: the node's own words, or it cannot keep to the request's restrictions.
         """
         extensions = self.ping_reply is not None and bool(self.ping_reply.features)
-        try:
-            reply = await self._port.exchange(self.settings, request, extensions=extensions)
-        except NodeUnreachable as error:
-            self._failed(error)
-            raise
-        self._answered()
-        return parse_transfer_reply(reply)
+        if needs_extensions(request) and not extensions:
+            raise RequestRefused("this data node is too old for restricted sessions")
+        attempt = request
+
+        def next_attempt() -> TransferRequest:
+            nonlocal attempt
+            attempt = replace(request, secret=new_secret())
+            return attempt
+
+        reply = await self._ask(next_attempt, extensions=extensions)
+        return Announced(parse_transfer_reply(reply), attempt.secret)
 
     async def user_info(self, account: str) -> UserInfoReply:
         """Home and accepted SSH keys of an account.
@@ -113,27 +206,21 @@ class NodeInstance:
             NodeUnreachable: no reply.
             RequestRefused: the node's own words, for an account it does not know or serve.
         """
+        return parse_user_info_reply(await self._ask(lambda: UserInfoRequest(account)))
+
+    async def _ask(
+        self, next_attempt: Callable[[], Request], *, extensions: bool = False, seconds: float | None = None
+    ) -> bytes:
+        """One exchange, repeated where that may help; settles the node's health."""
         try:
-            reply = await self._port.exchange(self.settings, UserInfoRequest(account))
+            try:
+                reply = await self._port.exchange(self.settings, next_attempt(), extensions=extensions, seconds=seconds)
+            except NodeUnreachable as error:
+                if not error.worth_repeating:
+                    raise
+                reply = await self._port.exchange(self.settings, next_attempt(), extensions=extensions, seconds=seconds)
         except NodeUnreachable as error:
             self._failed(error)
             raise
         self._answered()
-        return parse_user_info_reply(reply)
-
-    def _answered(self) -> None:
-        if not self.up:
-            event("data node is back", server=self.server, instance=self.number)
-        self.up = True
-        self._failed_at = None
-
-    def _failed(self, error: NodeUnreachable) -> None:
-        event(
-            "data node does not answer",
-            level=logging.WARNING,
-            server=self.server,
-            instance=self.number,
-            reason=str(error),
-        )
-        self.up = False
-        self._failed_at = self._clock()
+        return reply

@@ -9,16 +9,30 @@ import trio
 from uftpd.auth.errors import NotFound
 from uftpd.auth.nodes.client import CommandPort
 from uftpd.auth.nodes.instance import NodeInstance
+from uftpd.auth.reservations import Reservations
 from uftpd.config.auth import AuthConfig
 
 
 class LogicalServer:
-    """One name, one data node or several equal ones."""
+    """One name, one data node or several equal ones.
 
-    def __init__(self, name: str, description: str, instances: Sequence[NodeInstance]) -> None:
+    Attributes:
+        name, description: shown to clients.
+        instances: the data nodes.
+        reservations: those of this server; None if it has no file of them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        instances: Sequence[NodeInstance],
+        reservations: Reservations | None = None,
+    ) -> None:
         self.name = name
         self.description = description
         self.instances = tuple(instances)
+        self.reservations = reservations
         self._turn = -1
 
     def candidates(self, number: int | None) -> Iterator[NodeInstance]:
@@ -86,27 +100,59 @@ class NodeRegistry:
             raise NotFound(f"No such server instance: '{segment}', please check your URL")
         return server, number
 
-    def refresh(self, nursery: trio.Nursery) -> None:
-        """Start a ping of every instance whose last one is old; the results show in the next status."""
-        for server in self.servers.values():
-            for instance in server.instances:
-                if instance.wants_ping():
-                    nursery.start_soon(_ping_now, instance)
+    async def watch(self) -> None:
+        """Keep knowing which nodes live, for ever."""
+        async with trio.open_nursery() as nursery:
+            for server in self.servers.values():
+                for instance in server.instances:
+                    nursery.start_soon(instance.watch)
 
+    async def refresh(self, background: trio.Nursery, *, wait_seconds: float) -> None:
+        """Have every node pinged that has not answered just now, and wait a little for the answers.
 
-async def _ping_now(instance: NodeInstance) -> None:
-    await instance.ping(max_age=0)
+        Args:
+            background: pings that take longer go on here, and show in the next status.
+            wait_seconds: how long to wait.
+        """
+        instances = [instance for server in self.servers.values() for instance in server.instances]
+        asked = [
+            instance.background_ping(background)
+            for instance in instances
+            if not (instance.is_left_alone() or instance.is_known_to_live())
+        ]
+        with trio.move_on_after(wait_seconds):
+            for answered in asked:
+                await answered.wait()
 
 
 def build_registry(
-    config: AuthConfig, port: CommandPort, clock: Callable[[], float] = trio.current_time
+    config: AuthConfig,
+    port: CommandPort,
+    clock: Callable[[], float] = trio.current_time,
+    *,
+    previous: NodeRegistry | None = None,
 ) -> NodeRegistry:
-    """The registry a configuration describes."""
+    """The registry a configuration describes.
+
+    Args:
+        config: its nodes and the settings of the command port.
+        port: speaks with the nodes.
+        clock: seconds, monotonic.
+        previous: of the former configuration; what it knows of nodes that stay is kept.
+    """
+    known = {
+        (instance.server, instance.settings): instance
+        for server in (previous.servers.values() if previous is not None else ())
+        for instance in server.instances
+    }
     servers = {}
     for name, node in config.nodes.items():
-        instances = [
-            NodeInstance(name, number, settings, port, config.command_port, clock)
-            for number, settings in enumerate(node.instances, start=1)
-        ]
-        servers[name] = LogicalServer(name, node.description, instances)
+        instances = []
+        for number, settings in enumerate(node.instances, start=1):
+            instance = NodeInstance(name, number, settings, port, config.command_port, clock)
+            if (former := known.get((name, settings))) is not None:
+                instance.take_over(former)
+            instances.append(instance)
+        reservations = Reservations(node.reservations) if node.reservations is not None else None
+        servers[name] = LogicalServer(name, node.description, instances, reservations)
     return NodeRegistry(servers)
