@@ -5,6 +5,7 @@ Servers are imported only when they are started, so that `uftpd --help` is quick
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -81,9 +82,9 @@ def hash_password(name: str, dn: str, from_stdin: bool) -> int:
     from uftpd.auth.identity.password_file import password_line
 
     if from_stdin or not sys.stdin.isatty():
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = sys.stdin.buffer.readline().rstrip(b"\r\n")  # bytes: no locale may change or refuse it
     else:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        password = os.fsencode(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     if not password:
         raise click.UsageError("the password is empty")
     try:

@@ -136,7 +136,7 @@ class OidcProvider(Section, frozen=True):
         for setting, rules in (("uid", self.uid), ("groups", self.groups), ("role", self.role)):
             check_rules(setting, rules)
         for address in (*self.issuers, *((self.address,) if self.address else ())):
-            if not _is_safe_url(address):
+            if not is_safe_url(address):
                 raise ValueError(f"'{address}': expected https://HOST[:PORT][/PATH]; http only on this machine")
         if not self.algorithms:
             raise ValueError("algorithms: at least one is needed")
@@ -280,7 +280,7 @@ def login_problems(login: Login) -> list[str]:
     return found
 
 
-def _is_safe_url(text: str) -> bool:
+def is_safe_url(text: str) -> bool:
     """HTTPS, or HTTP on this machine; without user, query or fragment."""
     try:
         parts = urlsplit(text)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from uftpd.auth.identity.base import Credentials, Identity
-
-ANONYMOUS_DN = "CN=ANONYMOUS,O=UNKNOWN,OU=UNKNOWN"
+from uftpd.auth.identity.base import ANONYMOUS_DN, Credentials, Identity
 
 
 class AnonymousAuthenticator:

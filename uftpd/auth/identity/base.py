@@ -14,9 +14,15 @@ from typing import Protocol
 
 from uftp.protocol.command_port import IPAddress
 
+ANONYMOUS_DN = "CN=ANONYMOUS,O=UNKNOWN,OU=UNKNOWN"
+
 
 class LoginRefused(Exception):
     """These credentials are not accepted. The message is for the log; the peer is told nothing but that."""
+
+
+class LoginEnded(LoginRefused):
+    """Not accepted, and no other way of logging in is to be tried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from uftp.protocol.dn import InvalidName, canonical
 from uftpd.auth.errors import Refused, RequestError
 from uftpd.auth.events import event, logger
-from uftpd.auth.identity.base import Authenticator, Credentials, Identity, LoginRefused
+from uftpd.auth.identity.base import ANONYMOUS_DN, Authenticator, Credentials, Identity, LoginEnded, LoginRefused
 
 # One text for every reason: a client learns whether it is in, not how far it came.
 _REFUSAL = "Authentication failed: wrong or missing credentials"
@@ -30,16 +31,18 @@ class LoginChain:
         for authenticator in self._authenticators:
             try:
                 identity = await authenticator.authenticate(credentials)
+                if identity is not None:
+                    _check_name(identity)
+                    return identity
             except LoginRefused as refusal:
                 reasons.append(str(refusal))
+                if isinstance(refusal, LoginEnded):
+                    break
             except RequestError:
                 raise
             except Exception:
                 name = type(authenticator).__name__
                 logger.exception("authenticator failed", extra={"facts": {"authenticator": name}})
-            else:
-                if identity is not None:
-                    return identity
         event(
             "login refused",
             level=logging.WARNING,
@@ -49,3 +52,12 @@ class LoginChain:
             reason="; ".join(reasons) or "no method for these credentials",
         )
         raise Refused(_REFUSAL)
+
+
+def _check_name(identity: Identity) -> None:
+    try:
+        name = canonical(identity.dn)
+    except InvalidName as error:
+        raise LoginRefused(f"not a valid name: {error}") from None
+    if identity.method and name == canonical(ANONYMOUS_DN):
+        raise LoginRefused("nobody can log in as the anonymous user")

@@ -36,8 +36,20 @@ _NO_PASSWORD = b"None"
 class PasswordFileAuthenticator:
     """Basic credentials against a password file that is read again when it changes."""
 
-    def __init__(self, path: Path, settings: Login, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Login,
+        clock: Callable[[], float] = trio.current_time,
+        throttle: Throttle | None = None,
+    ) -> None:
         """Read the file.
+
+        Args:
+            path: the password file.
+            settings: of `[login]`.
+            clock: for what is remembered.
+            throttle: of failed logins, if it is shared with other ways to log in.
 
         Raises:
             ConfigError: it cannot be read at all.
@@ -45,10 +57,11 @@ class PasswordFileAuthenticator:
         self._file = WatchedFile(path, partial(_parse_and_report, str(path)))
         self._settings = settings
         self._clock = clock
-        self._throttle = Throttle(settings, clock)
+        self._throttle = throttle or Throttle(settings, clock)
         self._threads = trio.CapacityLimiter(settings.hash_threads)
         self._memory = _VerifiedPasswords(settings.cache_seconds, clock)
         self._running: dict[bytes, trio.Event] = {}
+        self._reported: tuple[int, set[str]] = (0, set())
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
         """The identity of the line with this name and password; None if the scheme is not Basic.
@@ -84,11 +97,24 @@ class PasswordFileAuthenticator:
         account = table.accounts.get(user)
         if await trio.to_thread.run_sync(verify_password, account, password, table.decoy, limiter=self._threads):
             self._throttle.succeeded(credentials.address, user)
+            if account is not None and account.salt is not None:
+                self._report_legacy(user)
             return
         if password == _NO_PASSWORD:
             self._throttle.uncounted(credentials.address, user)
             raise LoginRefused("the client sent no password")
         raise LoginRefused(f"wrong name or password for {user[:64]!r}")
+
+    def _report_legacy(self, user: str) -> None:
+        """Say once, for each state of the file, that somebody's line is of the old form."""
+        generation, users = self._reported
+        if generation != self._file.generation:
+            users = set()
+            self._reported = self._file.generation, users
+        if user not in users:
+            users.add(user)
+            remedy = "uftpd auth hash-password prints a better one"
+            event("password line is salted MD5", level=logging.WARNING, user=user, remedy=remedy)
 
 
 class _VerifiedPasswords:
@@ -126,4 +152,7 @@ def _parse_and_report(path: str, text: str) -> PasswordTable:
     table = parse_password_file(text)
     for mistake in table.mistakes:
         event("password line skipped", level=logging.ERROR, file=path, reason=mistake)
+    if legacy := sum(account.salt is not None for account in table.accounts.values()):
+        remedy = "have these people choose passwords anew, with uftpd auth hash-password"
+        event("password lines are salted MD5", level=logging.WARNING, file=path, lines=legacy, remedy=remedy)
     return table

@@ -117,12 +117,12 @@ def _decoy(parameters: argon2.Parameters | None) -> str:
     return f"$argon2id$v={p.version}$m={p.memory_cost},t={p.time_cost},p={p.parallelism}${salt}${digest}"
 
 
-def hash_password(password: str) -> str:
+def hash_password(password: str | bytes) -> str:
     """Argon2id in text form, for the second field of a line. Takes some 50 ms and 64 MiB."""
     return _HASHER.hash(password)
 
 
-def password_line(name: str, password: str, dn: str) -> str:
+def password_line(name: str, password: str | bytes, dn: str) -> str:
     """A complete line for a password file, without line end.
 
     Raises:

@@ -6,6 +6,7 @@ slip by. Nobody is ever locked out, and a user is slowed only together with the 
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ class Throttle:
         Returns:
             Seconds to wait before the credentials are looked at.
         """
-        place = _network(address)
+        place, user = network(address), _short(user)
         mine = self._count((place, user), 1) - self._settings.free_failures
         all_users = self._count((place, ""), 1) - self._settings.free_failures_per_address
         excess = max(mine, all_users)
@@ -55,15 +56,23 @@ class Throttle:
 
     def succeeded(self, address: IPAddress, user: str) -> None:
         """Take the attempt back, and forget what the user failed at before."""
-        place = _network(address)
+        place, user = network(address), _short(user)
         self._failures.pop((place, user), None)
         self._count((place, ""), -1)
 
     def uncounted(self, address: IPAddress, user: str) -> None:
         """Take back an attempt that is no guess (CONTROL-PLANE T6)."""
-        place = _network(address)
+        place, user = network(address), _short(user)
         self._count((place, user), -1)
         self._count((place, ""), -1)
+
+    async def failed(self, address: IPAddress, user: str) -> None:
+        """Count a failure that took no time to find out, and hold its answer back.
+
+        Raises:
+            RequestError: too many logins of that address are being held back.
+        """
+        await self.wait(address, self.attempt(address, user))
 
     async def wait(self, address: IPAddress, seconds: float) -> None:
         """Hold a login back.
@@ -72,7 +81,7 @@ class Throttle:
             RequestError: too many logins of that address are being held back.
         """
         if seconds > 0:
-            with self._place_to_wait(_network(address)):
+            with self._place_to_wait(network(address)):
                 await trio.sleep(seconds)
 
     @contextmanager
@@ -101,8 +110,13 @@ class Throttle:
         return failures.count
 
 
-def _network(address: IPAddress) -> str:
-    # One IPv6 host has a whole /64 to itself.
+def network(address: IPAddress) -> str:
+    """What is taken for one peer: an address, or the /64 that one IPv6 host has to itself."""
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(address), 64), strict=False))
     return str(address)
+
+
+def _short(user: str) -> str:
+    # The name is whatever the peer sent; 50,000 long ones would fill the memory.
+    return user if len(user) <= 64 else hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
