@@ -37,10 +37,51 @@ async def test_strict_matching_is_canonical(tmp_path: Path) -> None:
 
 
 async def test_regexp_matching_is_of_the_whole_name_and_in_file_order(tmp_path: Path) -> None:
-    table = {"CN=Demo": {"role": "no"}, "(": {}, "CN=Demo.*,O=UNICORE.*": {"role": "yes"}, ".*": {"role": "late"}}
+    table = {"CN=Demo": {"role": "no"}, "CN=Demo.*,O=UNICORE.*": {"role": "yes"}, ".*": {"role": "late"}}
     source = MapFile(_write(tmp_path, table), "regexp")
     assert await source.attributes(_DEMO) == {"role": ("yes",)}
     assert await source.attributes("cn=x") == {"role": ("late",)}
+
+
+@pytest.mark.parametrize("pattern", ["(", "cn=(?!root).*", r"cn=(.)\1"])
+def test_a_pattern_that_cannot_be_used_spoils_the_file(tmp_path: Path, pattern: str) -> None:
+    # Left out, it would let a later entry count that may allow more.
+    with pytest.raises(ConfigError, match=r"map\.json: .* is no regular expression"):
+        MapFile(_write(tmp_path, {pattern: {"role": "banned"}, ".*": {"role": "user"}}), "regexp")
+
+
+async def test_no_name_holds_up_the_matching(tmp_path: Path) -> None:
+    # Python's own matcher would take longer than the universe lasts.
+    source = MapFile(_write(tmp_path, {"cn=(a+)+b": {"role": "user"}, ".*": {"role": "late"}}), "regexp")
+    assert await source.attributes("cn=" + "a" * 10_000 + "c") == {"role": ("late",)}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "words"),
+    [
+        ("uftpd.OTHER.xlogin", "a", "no server of that name, there are TEST"),
+        ("uftpd.TEST.xlogins", "a", "unknown setting"),
+        ("uftpd.TEST.rateLimit", "fast", "is not a rate"),
+        ("xlogins", "a", "unknown attribute"),
+        ("role", "User", "unknown role"),
+    ],
+)
+async def test_strange_entries_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, attribute: str, value: str, words: str
+) -> None:
+    MapFile(_write(tmp_path, {_DEMO: {"role": "user", "uftpd.TEST.group": "g"}}), "strict", ["TEST"])
+    assert caplog.records == []
+    MapFile(_write(tmp_path, {_DEMO: {attribute: value}}), "strict", ["TEST"])
+    [facts] = [record.__dict__["facts"] for record in caplog.records]
+    assert facts["attribute"] == attribute
+    assert words in facts["reason"]
+
+
+async def test_names_that_occur_twice_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = '{"CN=a": {"role": "user", "role": "admin"}, "CN=b": {}, "CN=b": {"role": "user"}, "cn = B": {}}'
+    source = MapFile(_write(tmp_path, text), "strict")
+    assert [record.__dict__["facts"]["entry"] for record in caplog.records] == ["role", "CN=b", "cn = B"]
+    assert await source.attributes("cn=b") == {}
 
 
 async def test_known_names_in_any_case_others_as_given(tmp_path: Path) -> None:
