@@ -102,7 +102,6 @@ def test_requests_and_replies(shared_node: Node) -> None:
         ((*transfer, "secret=x", "access-permissions=ALL", "END"), b"ERROR::'access-permissions' must be one of"),
         ((*transfer, "secret=x", "rateLimit=fast", "END"), b"ERROR::'rateLimit' is not an integer"),
         ((*transfer, "secret=x", "key=AAAA", "END"), b"ERROR::"),
-        ((*transfer, "secret=x", "compress=true", "END"), b"ERROR::Compressed"),
         ((*transfer, "secret=duplicate-1", "END"), b"OK::%d\n" % node.ftp[1]),
         ((*transfer, "secret=duplicate-1", "END"), b"ERROR::Duplicate secret - this is not allowed.\n"),
         (("request-type=uftp-get-user-info-request", "user=root", "END"), b"500 Not allowed\n"),

@@ -184,10 +184,6 @@ class CommandServer:
                 f"This UFTPD server runs without root, as '{self._own_user}', and cannot open sessions for "
                 f"'{request.user}'"
             )
-        if request.key is not None:
-            raise RequestRefused("Encrypted connections are not supported by this UFTPD server.")
-        if request.compress:
-            raise RequestRefused("Compressed connections are not supported by this UFTPD server.")
         if request.http:
             raise RequestRefused("Access over HTTP is not supported by this UFTPD server.")
 

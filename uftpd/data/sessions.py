@@ -301,6 +301,9 @@ class Sessions:
             confine_links=files.confine_links,
             write_protected=files.write_protected,
             utc_times=files.legacy_times == "utc" or arrival.wants_utc,
+            key=request.key or b"",
+            algorithm=request.algorithm.value if request.key and request.algorithm else "",
+            compress=request.compress,
         )
 
     # -- listening --------------------------------------------------------------------------------------------------

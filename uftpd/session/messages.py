@@ -39,6 +39,8 @@ class SessionSettings(_Message, frozen=True):
         received: bytes the client sent behind its password.
         peer, local: addresses of the control connection, without ports.
         port_range: whether ports of data connections come from the front.
+        key, algorithm: session key as in the request, and the legacy cipher it is for outside MODE U; empty without.
+        compress: legacy gzip outside MODE U.
     """
 
     session_id: str
@@ -66,6 +68,12 @@ class SessionSettings(_Message, frozen=True):
     confine_links: bool = False
     write_protected: tuple[str, ...] = ()
     utc_times: bool = False
+    key: bytes = b""
+    algorithm: str = ""
+    compress: bool = False
+
+    def __repr__(self) -> str:
+        return f"SessionSettings({self.session_id!r}, user={self.user!r})"  # a key must not get into a traceback
 
 
 class KeyFileRequest(_Message, frozen=True):

@@ -18,7 +18,7 @@ import trio
 
 from uftp.protocol.command_port import Access
 from uftp.protocol.replies import reply
-from uftp.streams import Durability
+from uftp.streams import Durability, Layers
 from uftpd.session import messages
 from uftpd.session.control import ControlConnection
 from uftpd.session.data_connection import DataConnections, DataSettings
@@ -187,6 +187,7 @@ def _session(
         own_rate=settings.rate,
         durability=cast(Durability, settings.durability),
         legacy_utc=settings.utc_times,
+        layers=Layers(settings.compress, settings.algorithm, settings.key),
     )
     session.apply_rate()
     return session

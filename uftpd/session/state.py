@@ -9,7 +9,7 @@ from uftp.protocol.command_port import Access
 from uftp.protocol.features import DEFAULT_HASH
 from uftp.protocol.names import pct_decode, pct_encode
 from uftp.protocol.ranges import WHOLE_FILE, TransferRange
-from uftp.streams import Durability, Meter, RateLimit
+from uftp.streams import NO_LAYERS, Durability, Layers, Meter, RateLimit
 from uftpd.session.data_connection import DataConnections
 from uftpd.session.paths import FileTree, normalise
 
@@ -56,6 +56,7 @@ class Session:
         rename_from: set by RNFR for the next RNTO.
         own_rate: bytes a second the request, or the client, set; 0 for none.
         user_rate: this session's share of its user's rate; 0 for none.
+        layers: what lies on data connections outside MODE U; its key is the session key of MODE U as well.
         job: what ABOR stops.
     """
 
@@ -71,6 +72,7 @@ class Session:
     user_rate: int = 0
     durability: Durability = "rename"
     legacy_utc: bool = False
+    layers: Layers = NO_LAYERS
     range: TransferRange = WHOLE_FILE
     hash_algorithm: str = DEFAULT_HASH
     utc: bool = False

@@ -316,7 +316,9 @@ def _without_options(argument: bytes) -> bytes:
 
 
 def require_connection(session: Session) -> None:
-    """Refuse a transfer for which no data connection was asked."""
+    """Refuse a transfer for which no data connection was asked, or whose layers are not there."""
+    if not session.layers.plain:
+        raise CommandError(504, "This session's data connections are encrypted or compressed: MODE U is needed")
     if not session.data.is_open:
         raise CommandError(550, _NO_CONNECTION)
 
