@@ -58,6 +58,29 @@ max_per_ip=0
 secure_chroot_dir={empty}
 {more}"""
 
+NGINX = """\
+pid {home}/pid;
+error_log {home}/error.log;
+worker_processes auto;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {home};
+    proxy_temp_path {home};
+    fastcgi_temp_path {home};
+    uwsgi_temp_path {home};
+    scgi_temp_path {home};
+    sendfile on;
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.3;
+        root {root};
+    }}
+}}
+"""
+
 DATA_NODE = """\
 [ftp]
 listen = ["127.0.0.1:{ftp}"]
@@ -186,6 +209,74 @@ def vsftpd(root: Path, scratch: Path) -> Iterator[Server]:
     with _running([path, str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         _wait_for_port(process, port)
         yield Server(process.pid, port)
+
+
+def _certificate(scratch: Path) -> tuple[Path, Path]:
+    """A self-signed certificate and its key, as the peers want them."""
+    certificate, key = scratch / "peer.pem", scratch / "peer.key"
+    if not certificate.exists():
+        argv = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        argv += ["-days", "2", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(argv, check=True, stderr=subprocess.DEVNULL)
+    return certificate, key
+
+
+@contextlib.contextmanager
+def vsftpd_with_tls(root: Path, scratch: Path) -> Iterator[Server]:
+    """The same with TLS on control and data connections, which every client must use."""
+    path = program("vsftpd")
+    certificate, key = _certificate(scratch)
+    port = free_port()
+    empty = scratch / "vsftpd-empty"
+    empty.mkdir(exist_ok=True)
+    more = "" if os.geteuid() == 0 else "run_as_launching_user=YES\n"
+    more += f"ssl_enable=YES\nallow_anon_ssl=YES\nrsa_cert_file={certificate}\nrsa_private_key_file={key}\n"
+    more += "force_anon_data_ssl=YES\nforce_anon_logins_ssl=YES\nrequire_ssl_reuse=NO\nssl_ciphers=HIGH\n"
+    config = scratch / "vsftpd-tls.conf"
+    config.write_text(VSFTPD.format(port=port, root=root, empty=empty, more=more))
+    with _running([path, str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        _wait_for_port(process, port)
+        yield Server(process.pid, port)
+
+
+@contextlib.contextmanager
+def nginx(root: Path, scratch: Path) -> Iterator[Server]:
+    """nginx with TLS 1.3, one worker a core, files by sendfile where TLS lets it."""
+    path = program("nginx")
+    certificate, key = _certificate(scratch)
+    port = free_port()
+    home = scratch / "nginx"
+    home.mkdir(exist_ok=True)
+    config = home / "nginx.conf"
+    config.write_text(NGINX.format(port=port, root=root, home=home, certificate=certificate, key=key))
+    argv = [path, "-p", str(home), "-c", str(config), "-g", "daemon off;"]
+    with _running(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        _wait_until_listening(process, port)
+        yield Server(process.pid, port)
+
+
+@contextlib.contextmanager
+def rsyncd(root: Path, scratch: Path) -> Iterator[Server]:
+    """An rsync daemon with one writable module, `files`."""
+    path = program("rsync")
+    port = free_port()
+    config = scratch / "rsyncd.conf"
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    config.write_text(f"use chroot = no\nuid = {owner}\n[files]\npath = {root}\nread only = no\n")
+    argv = [path, "--daemon", "--no-detach", "--address", "127.0.0.1", "--port", str(port), "--config", str(config)]
+    with _running(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        _wait_until_listening(process, port)
+        yield Server(process.pid, port)
+
+
+def _wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise Missing(f"it does not start: {process.args!r}")
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -63,6 +63,7 @@ class Subject:
     server: Server
     command: Command
     env: dict[str, str] = field(default_factory=dict)
+    directions: tuple[str, ...] = ("null", "down", "up")
     costs: dict[tuple[str, str], list[Cost]] = field(default_factory=dict)
 
     def measure(self, direction: str, file: str, place: Place) -> None:
@@ -87,7 +88,8 @@ def _bare(place: Place, server: Server) -> Command:
     return command
 
 
-def _curl(place: Place, direction: str, file: str, base: str) -> list[str]:
+def curl(place: Place, direction: str, file: str, base: str) -> list[str]:
+    """curl between `base` and the client's files."""
     argv = [peers.program("curl"), "--silent", "--show-error", "--fail"]
     if direction == "up":
         return [*argv, "-T", str(place.source(direction, file)), f"{base}/up/target"]
@@ -95,24 +97,31 @@ def _curl(place: Place, direction: str, file: str, base: str) -> list[str]:
 
 
 def _curl_anonymous(place: Place, server: Server) -> Command:
-    return lambda direction, file: _curl(place, direction, file, f"ftp://127.0.0.1:{server.port}")
+    return lambda direction, file: curl(place, direction, file, f"ftp://127.0.0.1:{server.port}")
 
 
 def _curl_with_ours(place: Place, server: Server) -> Command:
     def command(direction: str, file: str) -> list[str]:
         secret = peers.one_time_password(server, f"{place.served}/")
-        return _curl(place, direction, file, f"ftp://anonymous:{secret}@127.0.0.1:{server.port}")
+        return curl(place, direction, file, f"ftp://anonymous:{secret}@127.0.0.1:{server.port}")
 
     return command
 
 
-def _uftp_client(place: Place, server: Server, argv: list[str]) -> Command:
+def uftp_client(place: Place, server: Server, argv: list[str]) -> Command:
+    """`uftp cp` or `pyuftp cp`: `argv` with source and target behind."""
+
     def command(direction: str, file: str) -> list[str]:
         source, target = str(place.source(direction, file)), str(place.target(direction))
         remote = f"{server.auth}:"
         return [*argv, source, remote + target] if direction == "up" else [*argv, remote + source, target]
 
     return command
+
+
+def with_ca(command: Command, server: Server) -> Command:
+    """Our client checks the certificate; pyuftp never does."""
+    return lambda direction, file: [*command(direction, file), "--ca", server.ca]
 
 
 @contextlib.contextmanager
@@ -143,31 +152,27 @@ def _subjects(place: Place, scratch: Path, user: pwd.struct_passwd, only: list[s
             return peers.standalone(scratch, user)
 
         def with_ours(*argv: str) -> Callable[[Server], Command]:
-            return lambda server: _uftp_client(place, server, [peers.program(argv[0]), *argv[1:], "-u",
+            return lambda server: uftp_client(place, server, [peers.program(argv[0]), *argv[1:], "-u",
                                                                f"{USER}:{PASSWORD}"])  # fmt: skip
 
         add("bare sendfile loop", "bare", peers.bare, lambda server: _bare(place, server))
         add(REFERENCE, "vsftpd", lambda: peers.vsftpd(place.served, scratch), lambda s: _curl_anonymous(place, s))
-        add("uftp, uftpd", "uftpd", ours, lambda server: _with_ca(with_ours("uftp", "cp")(server), server))
+        add("uftp, uftpd", "uftpd", ours, lambda server: with_ca(with_ours("uftp", "cp")(server), server))
         add("uftp -t 1, uftpd", "uftpd", ours,
-            lambda server: _with_ca(with_ours("uftp", "cp", "-t", "1")(server), server))  # fmt: skip
+            lambda server: with_ca(with_ours("uftp", "cp", "-t", "1")(server), server))  # fmt: skip
         add("pyuftp, uftpd", "uftpd", ours, with_ours("pyuftp", "cp"))
         add("curl, uftpd", "uftpd", ours, lambda server: _curl_with_ours(place, server))
         add("curl, pyftpdlib", "pyftpdlib", lambda: peers.pyftpdlib(place.served), lambda s: _curl_anonymous(place, s))
         yield found
 
 
-def _with_ca(command: Command, server: Server) -> Command:
-    """Our client checks the certificate; pyuftp never does."""
-    return lambda direction, file: [*command(direction, file), "--ca", server.ca]
-
-
-def _measure(subjects: list[Subject], place: Place, repeat: int) -> None:
+def measure(subjects: list[Subject], place: Place, repeat: int) -> None:
+    """Run every subject in every direction it knows, `repeat` times, in turns."""
     broken: set[tuple[str, str]] = set()
     for turn in range(-1, repeat):  # the first round warms caches up and does not count
         for direction in DIRECTIONS:
             for subject in subjects:
-                if (subject.name, direction) in broken:
+                if (subject.name, direction) in broken or direction not in subject.directions:
                     continue
                 try:
                     for file in ("byte", "large"):
@@ -207,12 +212,15 @@ def _row(subject: Subject, direction: str, size: int) -> _Row | None:
                 cpu(lambda c: c.client_cpu), cpu(lambda c: c.server_cpu))  # fmt: skip
 
 
-def _report(subjects: list[Subject], size: int) -> None:
+def report(subjects: list[Subject], size: int, reference_name: str = REFERENCE) -> None:
+    """Print a table a direction, ratios to the subject of that name."""
     head = ("client, server", "MiB/s", "ratio", "best", "start-up s", "MiB/s moving", "ratio", "client CPU s/GiB",
             "server CPU s/GiB")  # fmt: skip
     for direction, title in DIRECTIONS.items():
         rows = {subject.name: _row(subject, direction, size) for subject in subjects}
-        reference = rows.get(REFERENCE)
+        reference = rows.get(reference_name)
+        if not any(rows.values()):
+            continue
         print(f"\n{title}")
         print_table(
             head,
@@ -232,10 +240,10 @@ def _report(subjects: list[Subject], size: int) -> None:
                 if row
             ],
         )
-    print(f"\nratio: to {REFERENCE}, of the column before")
+    print(f"\nratio: to {reference_name}, of the column before")
 
 
-def _directory(size: int) -> str:
+def directory_for(size: int) -> str:
     """Memory if there is room for the copies at work, and it is ours to use; else the usual place for such files."""
     shm = "/dev/shm"
     usable = os.path.isdir(shm) and os.access(shm, os.W_OK | os.X_OK)
@@ -252,7 +260,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="subjects with this in their name")
     options = parser.parse_args()
     size = options.size * MIB
-    directory = options.directory or _directory(size)
+    directory = options.directory or directory_for(size)
     user = peers.account(options.account)
     peers.compile_ours()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as top:
@@ -270,8 +278,8 @@ def main() -> None:
         scratch = Path(top) / "scratch"
         scratch.mkdir()
         with _subjects(place, scratch, user, options.only) as subjects:
-            _measure(subjects, place, options.repeat)
-            _report(subjects, size)
+            measure(subjects, place, options.repeat)
+            report(subjects, size)
 
 
 if __name__ == "__main__":
