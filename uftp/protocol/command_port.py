@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from uftp.protocol._errors import ProtocolError
 MAX_REQUEST_BYTES = 64 * 1024  # the largest legal request (two pattern lists) is a few KiB
 MAX_RATE = 2**50  # bytes a second, a petabyte: above this a limit is none, and numbers get too large for the kernel
 DEFAULT_SECRET_LIFETIME = 300.0  # seconds to the first login (DATA-PLANE 1.6)
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 T = TypeVar("T")
 
@@ -335,7 +338,7 @@ def plain_address(address: IPAddress) -> IPAddress:
 
 def is_clean(text: str) -> bool:
     """Whether `text` holds no control character, so that it can stand as a value of a request."""
-    return all(c >= " " and not "\x7f" <= c <= "\x9f" and c not in "\u2028\u2029" for c in text)
+    return _CONTROL.search(text) is None
 
 
 # -- the auth server's side -----------------------------------------------------------------------------------------

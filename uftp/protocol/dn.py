@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 from uftp.protocol._errors import ProtocolError
 
@@ -68,6 +69,9 @@ _STRING_CODECS = {_UTF8_STRING: "utf-8", _PRINTABLE_STRING: "ascii", _IA5_STRING
 
 class InvalidName(ProtocolError):
     """Text that is no X.500 name, or one that is not accepted."""
+
+
+_CACHED_CHARACTERS = 1024  # longer names are no people's
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +302,19 @@ def canonical(name: Name | str) -> str:
     Raises:
         InvalidName: `name` is text that is no name.
     """
-    parsed = parse_name(name) if isinstance(name, str) else name
-    return ",".join(_canonical_rdn(rdn) for rdn in parsed.rdns)
+    if isinstance(name, str):
+        return _canonical_text(name) if len(name) <= _CACHED_CHARACTERS else _canonical_name(parse_name(name))
+    return _canonical_name(name)
+
+
+# A server meets the same few people again and again, and asks for the form of each several times a request.
+@lru_cache(maxsize=1024)
+def _canonical_text(text: str) -> str:
+    return _canonical_name(parse_name(text))
+
+
+def _canonical_name(name: Name) -> str:
+    return ",".join(_canonical_rdn(rdn) for rdn in name.rdns)
 
 
 def _canonical_rdn(rdn: Rdn) -> str:

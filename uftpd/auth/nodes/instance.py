@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,11 +21,9 @@ from uftpd.auth.events import event
 from uftpd.auth.nodes.client import CommandPort, NodeUnreachable
 from uftpd.config.auth import CommandPortClient, Instance
 
-SECRET_CHARACTERS = 32  # of 62 different ones: 190 bits
+SECRET_BYTES = 20  # twice that many hexadecimal digits
 STATUS_SECONDS = 1.0  # an answer younger than this is news enough for a status
 MIN_REST_SECONDS = 1.0  # between background pings of a node that is down, whatever the configuration says
-
-_ALPHABET = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ class Announced:
 
 def new_secret() -> str:
     """A one-time password: no quotes, no blanks, since it is also an argument of copy verbs (CONTROL-PLANE 2.1)."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(SECRET_CHARACTERS))
+    return secrets.token_hex(SECRET_BYTES)
 
 
 def needs_extensions(request: TransferRequest) -> bool:
