@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
 import signal
@@ -14,8 +15,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from data_node import Node, StartNode
 from raw_ftp import TIMEOUT, eventually
+
+from uftpd.data.acl import has_expired
 
 PING = b"request-type=uftp-ping-request\nEND\n"
 
@@ -93,6 +98,50 @@ def test_who_is_admitted(start_node: StartNode, peers: Peers) -> None:
         assert ask(node, peer).startswith(b"Version: ") == admitted, line
     peers.acl.unlink()
     assert ask(node, peer).startswith(b"Version: "), "what was read last stays in force"
+
+
+def _resume(node: Node, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bytes, bool, ssl.SSLSession]:
+    """The reply to a ping, whether the session was resumed, and the session to go on with."""
+    with (
+        socket.create_connection(node.command, TIMEOUT) as plain,
+        context.wrap_socket(plain, session=session) as peer,
+    ):
+        peer.sendall(PING)
+        reply = b""
+        with suppress(ssl.SSLError, ConnectionError):
+            while data := peer.recv(65536):
+                reply += data
+        assert peer.session is not None
+        return reply, bool(peer.session_reused), peer.session
+
+
+@pytest.mark.slow
+def test_a_resumed_session_is_checked_like_any_other(start_node: StartNode, peers: Peers) -> None:
+    peer = peers.context(peers.ca, "Trusted")
+    peers.acl.write_text("O=Trusted\n")
+    node = start_node(command_port=peers.settings(acl_subset=True))
+    reply, resumed, session = _resume(node, peer, None)
+    assert (reply[:8], resumed) == (b"Version:", False)
+    for _ in range(2):
+        assert _resume(node, peer, session)[:2] == (reply, True)
+    peers.acl.write_text("O=Somebody else\n")
+    assert _resume(node, peer, session)[:2] == (b"", True), "taken off the list"
+    assert node.wait_log("peer not in the ACL")["subject"].startswith("CN=peer,")
+    peers.acl.write_text("O=Trusted\n")
+    assert _resume(node, peer, session)[:2] == (reply, True)
+    if os.geteuid() != 0 or not node.as_root:
+        node.signal(signal.SIGHUP)
+        node.wait_log("configuration reloaded")
+        assert _resume(node, peer, session)[1] is False, "tickets end with the certificates they were made under"
+
+
+def test_a_certificate_that_has_run_out() -> None:
+    certificate = x509.load_pem_x509_certificate(trustme.CA().issue_cert("peer").cert_chain_pems[0].bytes())
+    der, end = certificate.public_bytes(serialization.Encoding.DER), certificate.not_valid_after_utc
+    assert not has_expired(der, end)
+    assert has_expired(der, end + dt.timedelta(seconds=1))
+    assert has_expired(b"junk")
+    assert not has_expired(None)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,17 @@ def acl_mistakes(path: Path) -> list[str]:
     if not WatchedFile(path, parse).current():
         mistakes.append(f"{path}: names nobody, so no auth server can open sessions")
     return mistakes
+
+
+def has_expired(certificate: bytes | None, now: dt.datetime | None = None) -> bool:
+    """Whether a DER certificate is past its time. OpenSSL looks only in full handshakes, not when one is resumed."""
+    if not certificate:
+        return False
+    try:
+        ends = x509.load_der_x509_certificate(certificate).not_valid_after_utc
+    except ValueError:
+        return True
+    return (now or dt.datetime.now(dt.UTC)) > ends
 
 
 def peer_subject(certificate: bytes | None) -> str:

@@ -34,7 +34,7 @@ from uftp.protocol.command_replies import (
 )
 from uftp.protocol.features import EXTENSION_FEATURES
 from uftpd.config.data import DataConfig
-from uftpd.data.acl import AccessList, peer_subject
+from uftpd.data.acl import AccessList, has_expired, peer_subject
 from uftpd.data.ledger import Ledger
 from uftpd.data.sessions import SessionRefused, Sessions
 from uftpd.events import EventLog
@@ -119,7 +119,11 @@ class CommandServer:
             await stream.aclose()
 
     def _admits(self, stream: trio.SSLStream[trio.SocketStream], peer: str) -> bool:
-        subject = peer_subject(stream.getpeercert(binary_form=True))
+        certificate = stream.getpeercert(binary_form=True)
+        subject = peer_subject(certificate)
+        if stream.session_reused and has_expired(certificate):
+            _log("request not served", level="warning", peer=peer, subject=subject, reason="certificate has expired")
+            return False
         if self._acl is not None and self._acl.admits(subject):
             return True
         _log("peer not in the ACL", level="warning", peer=peer, subject=subject)
