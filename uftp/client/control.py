@@ -118,16 +118,39 @@ class ControlConnection:
             TimedOut, NetworkError: nothing came, or the connection ended.
             PeerBrokeProtocol: something came that is no reply.
         """
+        while (reply := self._next_reply()) is None:
+            await self._fill(silence)
+        return reply
+
+    async def receive_some(self, silence: float | None = None) -> list[Reply]:
+        """All replies that are here, at least one: what `receive` gives one by one, for commands sent ahead.
+
+        Raises:
+            TimedOut, NetworkError, PeerBrokeProtocol: as `receive`. After TimedOut it may be called again.
+        """
+        replies: list[Reply] = []
+        while not replies:
+            while (reply := self._next_reply()) is not None:
+                replies.append(reply)
+            if not replies:
+                await self._fill(silence)
+        return replies
+
+    def _next_reply(self) -> Reply | None:
+        try:
+            reply = self._reader.next_reply()
+        except ProtocolError as error:
+            raise PeerBrokeProtocol(f"{self.name}: {error}; is this an FTP port?") from error
+        if reply is not None and logger.isEnabledFor(logging.DEBUG):
+            logger.debug("< %d %s", reply.code, reply.text.encode("utf-8", "backslashreplace").decode())
+        return reply
+
+    async def _fill(self, silence: float | None) -> None:
+        """Take bytes until a line end is among them: single bytes could drip for ever."""
         silence = self._timeout if silence is None else silence
         deadline = trio.current_time() + silence
-        while True:
-            try:
-                reply = self._reader.next_reply()
-            except ProtocolError as error:
-                raise PeerBrokeProtocol(f"{self.name}: {error}; is this an FTP port?") from error
-            if reply is not None:
-                logger.debug("< %d %s", reply.code, reply.text.encode("utf-8", "backslashreplace").decode())
-                return reply
+        data = b""
+        while b"\n" not in data:
             try:
                 with trio.fail_at(deadline):
                     data = await self._stream.receive_some(_RECEIVE_BYTES)
@@ -138,8 +161,6 @@ class ControlConnection:
             if not data:
                 raise NetworkError(f"{self.name}: the server closed the connection")
             self._reader.receive_data(data)
-            if b"\n" in data:  # whole lines count: single bytes could drip for ever
-                deadline = trio.current_time() + silence
 
     async def command(self, line: bytes, *, silence: float | None = None, shown: bytes | None = None) -> Reply:
         """Send a line and wait for its reply."""
