@@ -135,8 +135,10 @@ def test_a_secret_is_not_kept() -> None:
 
 def test_sessions_of_a_front_before_count() -> None:
     ledger = Ledger(LIMITS, Clock())
-    ledger.inherit({"a": "alice", "b": "alice"})
-    ledger.inherit({"c": "bob"})
+    ledger.inherit({"a": ("alice", Purpose.LOGIN), "b": ("alice", Purpose.LOGIN)})
+    ledger.inherit({"c": ("bob", Purpose.LOGIN), "d": ("alice", Purpose.COPY)})
+    with pytest.raises(RequestRefused, match="server limit is 1"):
+        ledger.add(make_request("0", purpose=Purpose.COPY))
     ledger.add(make_request("1"))
     with pytest.raises(RequestRefused, match="Too many"):
         ledger.add(make_request("2"))
@@ -145,6 +147,8 @@ def test_sessions_of_a_front_before_count() -> None:
     ledger.end("a")
     with pytest.raises(RequestRefused, match="Too many"):
         ledger.add(make_request("3"))
+    ledger.end("d")
+    ledger.add(make_request("4", purpose=Purpose.COPY))
 
 
 def test_a_persistent_secret_outlives_its_time_while_it_is_used() -> None:

@@ -12,6 +12,7 @@ import pytest
 from data_node import Node, Person, StartNode, descriptors, running_node
 from raw_ftp import TIMEOUT, RawFtp, eventually, read_all
 
+from uftp.protocol.command_port import Purpose
 from uftpd.data import spawn_messages
 from uftpd.data.spawner import Child, inherited
 
@@ -273,6 +274,23 @@ def test_a_new_front_knows_the_sessions_of_the_old_one(start_node: StartNode) ->
 
 
 @pytest.mark.slow
+def test_a_new_front_knows_what_the_sessions_of_the_old_one_are_for(start_node: StartNode) -> None:
+    node = start_node(limits={"sessions_per_user": 1, "share_sessions_per_user": 1, "drain_seconds": 20})
+    request = f"request-type=uftp-transfer-request\nuser={node.person.name}\nsecret=another\n"
+    base = node.directory()
+    with node.login(file=f"{base}/", purpose=Purpose.SHARE) as ftp:
+        data = start_store(ftp, "new", None)
+        os.kill(node.front(), signal.SIGKILL)
+        eventually(lambda: len(node.log("front started")) == 2)
+        refused = node.ask(f"{request}purpose=share\nEND\n".encode())
+        assert refused.endswith(b"server limit is 1\n")
+        with node.login() as own:
+            own.ok("NOOP")
+        data.close()
+        assert ftp.reply() == DONE
+
+
+@pytest.mark.slow
 def test_a_front_that_dies_with_unread_messages(start_node: StartNode) -> None:
     node = start_node()
     front = node.front()
@@ -301,11 +319,13 @@ def test_a_spare_that_dies_is_replaced(start_node: StartNode) -> None:
 
 
 def test_inherited_messages_have_a_legal_size() -> None:
-    children = [Child(f"{n:08x}", "\U0001d11e" * 250 + str(n), "session", n, n) for n in range(2000)]
+    children = [Child(f"{n:08x}", "\U0001d11e" * 250 + str(n), "session", n, n, Purpose.SHARE) for n in range(2000)]
     children.append(Child("keys-1", "x", "user-info", 1, 1))
     messages = list(inherited(children))
     assert max(len(spawn_messages.encode(message)) for message in messages) <= spawn_messages.MAX_MESSAGE
-    assert {i: u for message in messages for i, u in message.users.items()} == {c.id: c.user for c in children[:-1]}
+    assert {i: s for message in messages for i, s in message.sessions.items()} == {
+        c.id: (c.user, c.purpose) for c in children[:-1]
+    }
 
 
 # -- draining, reloading --------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def refused(spawner: FakeSpawner, child_id: str, report: socket.socket) -> None:
 async def test_outcome_of_a_short_session(ending: Ending, outcome: str) -> None:
     async with running_sessions() as (sessions, spawner, ledger, _):
         for _ in range(30):  # the event loop takes ready sockets in any order
-            ledger.inherit({"s1": "alice"})
+            ledger.inherit({"s1": ("alice", Purpose.LOGIN)})
             assert await start(sessions, spawner, ending) == outcome
             await trio.testing.wait_all_tasks_blocked()
             assert not ledger._slots
@@ -160,7 +160,7 @@ async def test_a_front_without_descriptors_says_so(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("uftpd.data.sessions.report_pair", none_left)
     async with running_sessions() as (sessions, _, ledger, _):
-        ledger.inherit({"s1": "alice"})
+        ledger.inherit({"s1": ("alice", Purpose.LOGIN)})
         client, server = socket.socketpair()
         with client, server, pytest.raises(SessionRefused, match="Cannot start a process: Too many open files"):
             await sessions.start("s1", REQUEST, trio.socket.from_stdlib_socket(server), ARRIVAL)

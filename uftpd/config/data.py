@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from uftp.protocol.command_port import Purpose
 from uftpd.config.toml import ConfigError, HostPort, PortRange
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -121,6 +122,16 @@ class Limits(_Section, frozen=True):
     drain_seconds: Seconds = 30.0
     rate_per_user: Annotated[int, msgspec.Meta(ge=0)] = 0
     waiting_ports_per_user: Count = 16
+
+    def per_user(self, purpose: Purpose) -> int:
+        """How many sessions of this kind an account may have."""
+        match purpose:
+            case Purpose.LOGIN:
+                return self.sessions_per_user
+            case Purpose.SHARE:
+                return self.share_sessions_per_user
+            case Purpose.COPY:
+                return self.copy_sessions_per_user
 
 
 class Files(_Section, frozen=True):

@@ -278,12 +278,7 @@ def _next_line(reader: LineReader) -> bytes | None:
 
 
 def _session_limits(config: DataConfig) -> dict[Purpose, int]:
-    limits = config.limits
-    return {
-        Purpose.LOGIN: limits.sessions_per_user,
-        Purpose.SHARE: limits.share_sessions_per_user,
-        Purpose.COPY: limits.copy_sessions_per_user,
-    }
+    return {purpose: config.limits.per_user(purpose) for purpose in Purpose}
 
 
 def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> IPAddress:

@@ -79,7 +79,7 @@ class Ledger:
         self._due: list[tuple[float, bytes]] = []  # a heap: when to look at which request again
         self._sessions: dict[str, Expected] = {}
         self._slots: Counter[tuple[str, Purpose]] = Counter()
-        self._inherited: dict[str, str] = {}
+        self._inherited: dict[str, tuple[str, Purpose]] = {}
 
     def add(self, request: TransferRequest) -> None:
         """Expect logins with the request's secret.
@@ -143,8 +143,8 @@ class Ledger:
 
     def end(self, session_id: str) -> None:
         """A session is over, or never came to be: free its slot."""
-        if user := self._inherited.pop(session_id, None):
-            self._free_slot((user, Purpose.LOGIN))
+        if account := self._inherited.pop(session_id, None):
+            self._free_slot(account)
         entry = self._sessions.pop(session_id, None)
         if entry is None:
             return
@@ -153,11 +153,11 @@ class Ledger:
         if not entry.running and self._is_over(entry):
             self._expected.pop(entry.digest, None)
 
-    def inherit(self, users: Mapping[str, str]) -> None:
-        """Count sessions that began before this ledger did: their ids and users."""
-        for session_id, user in users.items():
-            self._inherited[session_id] = user
-            self._slots[user, Purpose.LOGIN] += 1
+    def inherit(self, sessions: Mapping[str, tuple[str, Purpose]]) -> None:
+        """Count sessions that began before this ledger did: by id, with user and purpose."""
+        for session_id, account in sessions.items():
+            self._inherited[session_id] = account
+            self._slots[account] += 1
 
     def sweep(self) -> None:
         """Forget what has expired without a session under way; `end` forgets the rest."""

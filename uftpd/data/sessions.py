@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import trio
 
-from uftp.protocol.command_port import IPAddress, TransferRequest
+from uftp.protocol.command_port import IPAddress, Purpose, TransferRequest
 from uftpd.config.data import DataConfig
 from uftpd.data import spawn_messages
 from uftpd.data.ledger import Ledger
@@ -150,8 +150,8 @@ class Sessions:
             match spawn_messages.decode_from_spawner(data):
                 case Exited() as exited:
                     self._exited(exited)
-                case Inherited(users=users):
-                    self._ledger.inherit(users)
+                case Inherited(sessions=sessions):
+                    self._ledger.inherit(sessions)
                 case DrainAll():
                     self._draining = True
                     on_drain()
@@ -209,7 +209,13 @@ class Sessions:
         plain = connection._sock  # type: ignore[attr-defined]
         try:
             child = await self._spawn(
-                session_id, "session", request.user, settings, plain, request_id=request.request_id
+                session_id,
+                "session",
+                request.user,
+                settings,
+                plain,
+                request_id=request.request_id,
+                purpose=request.purpose,
             )
         except BaseException:
             self._ledger.end(session_id)
@@ -243,6 +249,7 @@ class Sessions:
         first: SessionSettings | KeyFileRequest,
         *sockets: socket.socket,
         request_id: str = "",
+        purpose: Purpose = Purpose.LOGIN,
     ) -> _Child:
         if self._nursery is None:
             raise SessionRefused("the server is starting")
@@ -255,7 +262,7 @@ class Sessions:
         self._children[child_id] = child  # first: the spawner's word of its end may come at once
         self._nursery.start_soon(self._listen, child)
         try:
-            await self._tell_spawner(Spawn(id=child_id, kind=kind, user=user), *sockets, theirs)
+            await self._tell_spawner(Spawn(id=child_id, kind=kind, user=user, purpose=purpose), *sockets, theirs)
         except BaseException:
             child.exited.set()  # there never was one
             raise

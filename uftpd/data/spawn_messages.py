@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from uftp.protocol.command_port import Purpose
 from uftpd.session.messages import Kind
 
 MAX_MESSAGE: Final = 8192
@@ -24,6 +25,7 @@ class Spawn(_Message, frozen=True):
     id: str
     kind: Kind
     user: str
+    purpose: Purpose = Purpose.LOGIN
 
 
 class Kill(_Message, frozen=True):
@@ -41,9 +43,9 @@ class Exited(_Message, frozen=True):
 
 
 class Inherited(_Message, frozen=True):
-    """To a front that replaces a dead one: children that still run, by id, with their users."""
+    """To a front that replaces a dead one: sessions that still run, by id, with their users and what they are for."""
 
-    users: dict[str, str]
+    sessions: dict[str, tuple[str, Purpose]]
 
 
 class DrainAll(_Message, frozen=True):

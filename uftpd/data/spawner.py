@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import traceback
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Final
 
 import msgspec
 
+from uftp.protocol.command_port import Purpose
 from uftpd.config.data import DataConfig, checked
 from uftpd.config.toml import ConfigError, load
 from uftpd.data import systemd
@@ -72,6 +73,7 @@ class Child:
     kind: str
     pid: int
     pidfd: int
+    purpose: Purpose = Purpose.LOGIN
 
 
 def user_policy(config: DataConfig) -> UserPolicy:
@@ -91,7 +93,7 @@ def inherited(children: Iterable[Child]) -> Iterator[Inherited]:
     rest = deque(child for child in children if child.kind == "session")
     while rest:
         some = [rest.popleft() for _ in range(min(len(rest), _INHERITED_PER_MESSAGE))]
-        yield Inherited(users={child.id: child.user for child in some})
+        yield Inherited(sessions={child.id: (child.user, child.purpose) for child in some})
 
 
 class Spawner:
@@ -392,7 +394,9 @@ class Spawner:
                     if spare is None:
                         raise
                     continue  # this spare has died; another one will do
-            self._children[worker.pidfd] = Child(spawn.id, spawn.user, spawn.kind, worker.pid, worker.pidfd)
+            self._children[worker.pidfd] = Child(
+                spawn.id, spawn.user, spawn.kind, worker.pid, worker.pidfd, spawn.purpose
+            )
             self._poll.register(worker.pidfd, select.POLLIN)
             return
 
@@ -404,11 +408,12 @@ class Spawner:
         if reason := self._policy.refuses(spawn.user):
             return reason
         limits = self._config.limits
-        running = Counter(child.user for child in self._children.values() if child.kind == "session")
+        account = (spawn.user, spawn.purpose)
+        running = sum((c.user, c.purpose) == account for c in self._children.values() if c.kind == "session")
         if len(self._children) >= limits.sessions:
             return f"Too many sessions on this server - limit is {limits.sessions}"
-        most = limits.sessions_per_user + limits.share_sessions_per_user + limits.copy_sessions_per_user
-        if running[spawn.user] >= most:
+        most = limits.per_user(spawn.purpose)
+        if spawn.kind == "session" and running >= most:
             return f"Too many active sessions for '{spawn.user}' - server limit is {most}"
         return None
 
