@@ -162,6 +162,81 @@ def test_scope(shared_node: Node, scope: bytes) -> None:
             assert ftp.store("STOR a.txt", b"1") == DONE
 
 
+@pytest.mark.parametrize("scope", [b"sub", b"a.txt", b"sub/deep", b"nowhere", b"nowhere/below"])
+def test_a_scope_is_not_left(shared_node: Node, scope: bytes) -> None:
+    """By no verb, whatever stands before the name: `..`, links, the other name of a directory, renames."""
+    base = populate(shared_node)
+    top = base.parent
+    before = {name: value for name, value in snapshot(top).items() if not beneath(name, top, scope)}
+    names = [*OUT, "b.key", "../base2/x.txt", f"{base}/b.key", "sub/../b.key", "sub/back/b.key", "subx", "a.txtx"]
+    names += ["gooddir/../b.key", "inner.txt", "up/base/b.key", "nowhere/../b.key", "sub/deep/../../b.key", "..", "/"]
+    names += [f"{scope.decode()}/../b.key", f"{scope.decode()}/../../base2/x.txt", f"{scope.decode()}x"]
+    with shared_node.login(file=f"{base}/", scope=scope) as ftp, ftp.data():
+        for name in names:
+            for verb in ("RETR", "STOR", "APPE", "HASH", "SIZE", "MDTM", "MLST", "DELE", "RMD", "STAT F"):
+                answer = ftp.command(f"{verb} {name}")
+                assert answer[:1] == b"5", (verb, name, answer)
+            assert ftp.command(f"MFMT 20200101000000 {name}")[:1] == b"5", name
+            assert ftp.command(f"SITE CHMOD 777 {name}")[:1] == b"5", name
+            assert ftp.command(f"MKD {name}/new")[:1] == b"5", name
+            for source, target in (
+                (name, scope.decode()),
+                (name, f"{scope.decode()}/stolen"),
+                (scope.decode(), name),
+                (f"{scope.decode()}/c.txt", name),
+            ):
+                assert rename(ftp, source, target)[:1] == b"5", (source, target)
+    after = {name: value for name, value in snapshot(top).items() if not beneath(name, top, scope)}
+    assert after == before
+
+
+def beneath(path: str, top: Path, scope: bytes) -> bool:
+    inside = f"{top}/base/{scope.decode()}"
+    return path == inside or path.startswith(f"{inside}/")
+
+
+def test_a_link_inside_a_scope_does_not_lead_out_of_it(shared_node: Node) -> None:
+    base = populate(shared_node)
+    (base / "sub" / "key").symlink_to("../b.key")
+    (base / "sub" / "same").symlink_to("c.txt")
+    (base / "linked").symlink_to("sub")
+    with shared_node.login(file=f"{base}/", scope=b"sub") as ftp:
+        listed = set(ftp.retrieve("NLST sub")[1].decode().split())
+        assert listed == {"c.txt", "d.key", "deep", "same", "back"}
+        assert ftp.retrieve("NLST sub/back")[1] == b"sub\r\n", "the way to the scope, and nothing beside it"
+        assert ftp.retrieve("RETR sub/same")[1] == b"sub/c.txt"
+        with ftp.data():
+            for verb in ("RETR", "STOR", "APPE", "HASH", "MDTM"):
+                assert ftp.command(f"{verb} sub/key")[:1] == b"5", verb
+    # A scope that is a link itself leads nowhere: it would be whatever the link is made to be later.
+    with shared_node.login(file=f"{base}/", scope=b"linked") as ftp, ftp.data():
+        for line in ("RETR linked/c.txt", "NLST linked", "STOR linked/new", "CWD linked", "MLST linked/c.txt"):
+            assert ftp.command(line)[:1] == b"5", line
+    assert (base / "b.key").read_bytes() == b"b.key"
+
+
+def test_a_scope_may_come_to_be(shared_node: Node) -> None:
+    base = populate(shared_node)
+    with shared_node.login(file=f"{base}/", scope=b"inbox") as ftp:
+        ftp.ok("MKD inbox", 257)
+        assert ftp.store("STOR inbox/new.txt", b"1") == DONE
+        with ftp.data():
+            assert ftp.command("STOR other.txt")[:1] == b"5"
+    assert (base / "inbox" / "new.txt").read_bytes() == b"1"
+
+
+def test_a_scope_of_any_name(shared_node: Node) -> None:
+    base = populate(shared_node)
+    name = b"a *[b] %41\n\xff"
+    (Path(os.fsdecode(os.fsencode(base) + b"/" + name))).write_bytes(b"odd")
+    shared_node.file(base / "a xb %41", b"other")
+    with shared_node.login(file=f"{base}/", scope=name) as ftp:
+        ftp.ok("OPTS NAMES PCT", 200)
+        assert ftp.retrieve("RETR a%20*[b]%20%2541%0A%FF")[1] == b"odd"
+        with ftp.data():
+            assert ftp.command("RETR a%20xb%20%2541")[:1] == b"5"
+
+
 @pytest.mark.parametrize(
     ("access", "allowed"),
     [
