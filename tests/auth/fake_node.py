@@ -9,8 +9,22 @@ from dataclasses import dataclass, field
 
 import trio
 
-from uftp.protocol.command_port import PingRequest, RequestReader, RequestRefused, TransferRequest, parse_request
-from uftp.protocol.command_replies import PingReply, encode_ping_reply, encode_refusal, encode_transfer_reply
+from uftp.protocol.command_port import (
+    PingRequest,
+    RequestReader,
+    RequestRefused,
+    TransferRequest,
+    UserInfoRequest,
+    parse_request,
+)
+from uftp.protocol.command_replies import (
+    PingReply,
+    UserInfoReply,
+    encode_ping_reply,
+    encode_refusal,
+    encode_transfer_reply,
+    encode_user_info_reply,
+)
 
 
 @dataclass
@@ -24,6 +38,8 @@ class FakeNode:
         closed: close connections without a byte, as for a peer that is not on the list.
         ends_resumed: close connections that resume a session of TLS.
         resumed: connections that did.
+        keys: SSH keys it reports, by account; it knows no other accounts.
+        asked_for_keys: the accounts it was asked about.
         mute: so many transfer requests are taken without an answer.
     """
 
@@ -40,6 +56,8 @@ class FakeNode:
     ends_resumed: bool = False
     resumed: int = 0
     mute: int = 0
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    asked_for_keys: list[str] = field(default_factory=list)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         async with stream:
@@ -80,6 +98,14 @@ class FakeNode:
         if isinstance(request, PingRequest):
             self.pings += 1
             return encode_ping_reply(self.ping)
+        if isinstance(request, UserInfoRequest):
+            self.asked_for_keys.append(request.user)
+            if request.user not in self.keys:
+                return b"500 No such user or no home directory found\n"
+            home = f"/home/{request.user}"
+            return encode_user_info_reply(
+                UserInfoReply(version="1", user=request.user, home=home, accepted_keys=self.keys[request.user])
+            )
         assert isinstance(request, TransferRequest)
         self.transfers.append(request)
         return encode_refusal(self.refusal) if self.refusal else encode_transfer_reply(self.ftp_port)
