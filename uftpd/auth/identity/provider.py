@@ -122,10 +122,14 @@ class Provider:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise ProviderFailed(f"identity provider {self.name}: compressed its answer unasked")
             body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_REPLY_BYTES:
-                    raise ProviderFailed(f"identity provider {self.name}: answer larger than {MAX_REPLY_BYTES} bytes")
+            # Left by cancellation: leaving the loop would leave the library's generators to the garbage collector.
+            with trio.CancelScope() as reading:
+                async for chunk in response.aiter_raw():
+                    body += chunk[: MAX_REPLY_BYTES + 1 - len(body)]
+                    if len(body) > MAX_REPLY_BYTES:
+                        reading.cancel()
+            if len(body) > MAX_REPLY_BYTES:
+                raise ProviderFailed(f"identity provider {self.name}: answer larger than {MAX_REPLY_BYTES} bytes")
             return response.status_code, bytes(body)
 
     def _object(self, body: bytes) -> Mapping[str, Any]:
