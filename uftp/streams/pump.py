@@ -99,7 +99,7 @@ def send_file(
             raise Cancelled
         if limit is not None and limit.rate != paced:
             paced = limit.rate
-            _pace(connection, paced)
+            pace(connection, paced)
         block = SEND_BLOCK if limit is None else limit.block_size(SEND_BLOCK)
         try:
             count = os.sendfile(connection.fileno(), source, offset, min(block, end - offset))
@@ -107,7 +107,7 @@ def send_file(
             if error.errno in (errno.EINVAL, errno.ENOSYS):
                 _send_by_copy(source, offset, end, connection, meter)
                 return
-            raise _translate(error, meter) from error
+            raise translate(error, meter) from error
         if count == 0:
             raise SourceEnded(f"the file ended {end - offset} bytes early")
         offset += count
@@ -137,7 +137,7 @@ def send_bytes(data: bytes | memoryview, connection: socket.socket, meter: Meter
         try:
             count = connection.send(view[:BLOCK])
         except OSError as error:
-            raise _translate(error, meter) from error
+            raise translate(error, meter) from error
         view = view[count:]
         meter.moved += count
 
@@ -180,7 +180,7 @@ def receive_file(
         try:
             count = connection.recv_into(buffer, wanted)
         except OSError as error:
-            raise _translate(error, meter) from error
+            raise translate(error, meter) from error
         if count == 0:
             _check_end(meter)
             break
@@ -218,7 +218,7 @@ def receive_chunks(
         try:
             count = connection.recv_into(buffer, BLOCK if remaining is None else min(BLOCK, remaining))
         except OSError as error:
-            raise _translate(error, meter) from error
+            raise translate(error, meter) from error
         if count == 0:
             _check_end(meter)
             break
@@ -241,7 +241,7 @@ def receive_nowhere(connection: socket.socket, length: int | None, meter: Meter)
         try:
             count = connection.recv_into(scratch, wanted, _MSG_TRUNC)
         except OSError as error:
-            raise _translate(error, meter) from error
+            raise translate(error, meter) from error
         if count == 0:
             _check_end(meter)
             break
@@ -266,7 +266,7 @@ def receive_bytes(connection: socket.socket, meter: Meter, *, max_bytes: int) ->
         try:
             chunk = connection.recv(65536)
         except OSError as error:
-            raise _translate(error, meter) from error
+            raise translate(error, meter) from error
         if not chunk:
             _check_end(meter)
             return b"".join(chunks)
@@ -299,14 +299,15 @@ def _check_end(meter: Meter) -> None:
         raise Cancelled
 
 
-def _pace(connection: socket.socket, rate: int) -> None:
-    # All ones lifts the limit.
+def pace(connection: socket.socket, rate: int) -> None:
+    """Have the kernel send no faster than `rate` bytes a second; 0 lifts the limit."""
+    # All ones is no limit.
     value = rate or 0xFFFF_FFFF_FFFF_FFFF
     connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("Q", value))
 
 
-def _translate(error: OSError, meter: Meter) -> Exception:
-    """The pump's own error for one of the socket; file errors of sendfile stay as they are."""
+def translate(error: OSError, meter: Meter) -> Exception:
+    """The pump's own error for one of a socket; errors of a file, which sendfile mixes in, stay as they are."""
     if meter.cancelled:
         return Cancelled()
     if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ETIMEDOUT):
