@@ -7,21 +7,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
-from joserfc import jws
-from joserfc.jwk import ECKey, OKPKey, RSAKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from uftp.protocol.dn import canonical
-from uftpd.auth.identity.jwt import PublicKey
+from uftpd.auth.identity.jwt import PrivateKey, PublicKey, sign
 from uftpd.config.toml import ConfigError
 
-_EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+_CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _LEAST_RSA_BITS = 2048
 
 
@@ -59,19 +51,12 @@ class ServerCredential:
         form = PublicFormat.SubjectPublicKeyInfo
         if private.public_key().public_bytes(Encoding.DER, form) != self.key.public_bytes(Encoding.DER, form):
             raise ConfigError(f"{certificate}, {key}: they do not belong together")
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        self._signing: RSAKey | ECKey | OKPKey
-        if isinstance(private, rsa.RSAPrivateKey):
-            self._algorithm, self._signing = "RS256", RSAKey.import_key(pem)
-        elif isinstance(private, ec.EllipticCurvePrivateKey):
-            self._algorithm, self._signing = _EC_ALGORITHMS[private.curve.name], ECKey.import_key(pem)
-        else:
-            self._algorithm, self._signing = "EdDSA", OKPKey.import_key(pem)
+        assert isinstance(private, PrivateKey)  # noqa: S101 - its public half is of a usable kind
+        self._private = private
 
     def sign(self, payload: bytes) -> str:
         """A token with this payload in compact form."""
-        header = {"alg": self._algorithm, "typ": "JWT"}
-        return jws.serialize_compact(header, payload, self._signing, algorithms=[self._algorithm])
+        return sign(payload, self._private)
 
 
 def usable_key(certificate: x509.Certificate, path: Path) -> PublicKey:
@@ -86,7 +71,7 @@ def usable_key(certificate: x509.Certificate, path: Path) -> PublicKey:
         key = None
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _LEAST_RSA_BITS:
         return key
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _EC_ALGORITHMS:
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return key
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key

@@ -1,4 +1,4 @@
-"""JSON Web Tokens: taking one apart, checking its signature and its times (RFC 7515, 7518, 7519, 8037).
+"""JSON Web Tokens: taking one apart, checking its signature and its times, signing (RFC 7515, 7518, 7519, 8037).
 
 Taking apart proves nothing: until `verified` has said yes, claims may be used for one thing, finding the key to check
 them with. The key decides which algorithms are possible, never the token: there is no `none`, and no way to an HMAC
@@ -27,6 +27,7 @@ from uftpd.auth.identity.base import Credentials, LoginRefused
 MAX_TOKEN_CHARACTERS = 16 * 1024  # as much as HTTP servers commonly take in a header
 _TYPES = frozenset({"", "jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 _LATEST = 1 << 53  # Unix seconds; beyond it floats are no longer whole
@@ -210,6 +211,36 @@ def _der(signature: bytes, curve: ec.EllipticCurve) -> bytes:
         raise ValueError("the signature has the wrong length")
     r, s = (int.from_bytes(half, "big") for half in (signature[:size], signature[size:]))
     return utils.encode_dss_signature(r, s)
+
+
+def sign(payload: bytes, key: PrivateKey) -> str:
+    """A token in compact form, by the algorithm CONTROL-PLANE 5.4 names for this kind of key.
+
+    Raises:
+        ValueError: an EC key on a curve there is none for.
+    """
+    if isinstance(key, rsa.RSAPrivateKey):
+        signed = _signing_input("RS256", payload)
+        return _compact(signed, key.sign(signed, padding.PKCS1v15(), _HASHES["256"]))
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        signed = _signing_input("EdDSA", payload)
+        return _compact(signed, key.sign(signed))
+    name = next((name for name, curve in _CURVES.items() if isinstance(key.curve, curve)), "")
+    if not name:
+        raise ValueError(f"no algorithm for {key.curve.name}")
+    signed = _signing_input(name, payload)
+    size = (key.curve.key_size + 7) // 8
+    numbers = utils.decode_dss_signature(key.sign(signed, ec.ECDSA(_HASHES[name[2:]])))
+    return _compact(signed, b"".join(number.to_bytes(size, "big") for number in numbers))
+
+
+def _signing_input(algorithm: str, payload: bytes) -> bytes:
+    header = json.dumps({"alg": algorithm, "typ": "JWT"}, separators=(",", ":")).encode()
+    return b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, payload))
+
+
+def _compact(signed: bytes, signature: bytes) -> str:
+    return f"{signed.decode()}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
 def verified_by_secret(token: Jwt, secret: bytes) -> bool:
