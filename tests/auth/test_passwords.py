@@ -264,3 +264,39 @@ async def test_a_client_without_password_is_no_attacker(tmp_path: Path, autojump
         with pytest.raises(LoginRefused):
             await authenticator.authenticate(_basic("joe", "guess"))
     assert trio.current_time() > start
+
+
+# -- lines of the old form --------------------------------------------------------------------------------------------
+
+
+async def test_lines_of_the_old_form_are_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "p"
+    path.write_text(f"{_LEGACY}\n{_line('joe', 'p')}")
+    authenticator = PasswordFileAuthenticator(path, Login(cache_seconds=0))
+
+    def reported() -> list[tuple[str, object]]:
+        found = [(r.getMessage(), r.__dict__["facts"].get("user")) for r in caplog.records if "MD5" in r.getMessage()]
+        caplog.clear()
+        return found
+
+    assert reported() == [("password lines are salted MD5", None)]
+    for _ in range(3):
+        assert await authenticator.authenticate(_basic("demouser", "test123"))
+        assert await authenticator.authenticate(_basic("joe", "p"))
+    assert reported() == [("password line is salted MD5", "demouser")]
+    with pytest.raises(LoginRefused):
+        await authenticator.authenticate(_basic("demouser", "wrong"))
+    assert reported() == []
+    (tmp_path / "new").write_text(f"{_LEGACY}\n# changed\n")
+    os.rename(tmp_path / "new", path)
+    assert await authenticator.authenticate(_basic("demouser", "test123"))
+    assert reported() == [("password lines are salted MD5", None), ("password line is salted MD5", "demouser")]
+
+
+def test_long_names_are_not_kept() -> None:
+    throttle = _throttle([0.0])
+    delays = [throttle.attempt(_HERE, "j" * 60_000) for _ in range(5)]
+    assert delays == [0, 0, 0, 0.25, 0.5]
+    assert max(len(user) for _, user in throttle._failures) <= 64
+    throttle.succeeded(_HERE, "j" * 60_000)
+    assert throttle.attempt(_HERE, "j" * 60_000) == 0
