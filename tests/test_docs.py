@@ -10,6 +10,7 @@ import pytest
 
 from uftpd.config.auth import AuthConfig
 from uftpd.config.data import DataConfig, problems
+from uftpd.config.login import configured_methods, login_problems
 from uftpd.config.toml import load
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -20,6 +21,23 @@ def blocks(page: str) -> list[str]:
     text = (DOCS / page).read_text()
     found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)
     return [textwrap.dedent(block) for block in found if re.search(r"^    \[(ftp|server)\]$", block, re.MULTILINE)]
+
+
+def login_blocks() -> list[str]:
+    """The indented blocks that show ways to log in."""
+    text = (DOCS / "ADMIN.md").read_text()
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)
+    return [textwrap.dedent(block) for block in found if re.search(r"^    \[login\.", block, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("block", login_blocks(), ids=lambda block: block.splitlines()[0])
+def test_example_logins_load(tmp_path: Path, block: str) -> None:
+    path = tmp_path / "example.toml"
+    server = '[server]\ncertificate = "a.pem"\nkey = "a.key"\n[nodes]\n'
+    path.write_text(f"{server}\n{block}")
+    config = load(path, AuthConfig)
+    assert login_problems(config.login) == []
+    assert configured_methods(config.login) or config.login.tokens.issuers
 
 
 @pytest.mark.parametrize(("number", "model"), [(0, DataConfig), (1, AuthConfig)])
