@@ -26,7 +26,6 @@ NEW = {
     "CWD nosuch": "550 Error processing command 'CWD': Can't cwd to directory: No such file or directory",
     "MKD new": "550 Error processing command 'MKD': File exists",
     "DELE nosuch": f"550 Error processing command 'DELE': {MISSING}",
-    "TYPE ARCHIVE": "504 Error processing command 'TYPE': Type not supported",
     "OPTS": "211-OPTS\n RATE_LIMIT 0\n FILE_READ_BUFFER_SIZE 1048576\n FILE_WRITE_BUFFER_SIZE 1048576\n"
     " BUFFER_SIZE 1048576\n SENDFILE_ENABLED True\n HASH MD5\n211 END",
     "OPTS HASH": "200 MD5",
@@ -37,7 +36,7 @@ NEW = {
 }
 FEATURES = (
     "PASV EPSV|RANG STREAM|REST STREAM|MFMT|MDTM|SIZE|MLSD|MLST size*;modify*;type*;perm*;UNIX.mode*;|APPE|"
-    "MFF Modify;UNIX.mode;|UTF8|UTF-8|CLNT|KEEP-ALIVE|HASH MD5*;SHA-1;SHA-256;SHA-512;BLAKE3|UTC|NAMES PCT|TVFS"
+    "MFF Modify;UNIX.mode;|ARCHIVE|UTF8|UTF-8|CLNT|KEEP-ALIVE|HASH MD5*;SHA-1;SHA-256;SHA-512;BLAKE3|UTC|NAMES PCT|TVFS"
 )
 
 

@@ -23,6 +23,7 @@ _BASE = (
     "MLST size*;modify*;type*;perm*;UNIX.mode*;",
     "APPE",
     "MFF Modify;UNIX.mode;",
+    "ARCHIVE",
     "UTF8",
     "UTF-8",
     "CLNT",

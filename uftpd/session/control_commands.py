@@ -56,6 +56,10 @@ def noop(session: Session, argument: bytes) -> Reply:
     wanted = int(argument)
     if wanted < 1:
         raise CommandError(501, "At least one data connection is needed")
+    if session.record_mode is not None:
+        if wanted > 1:
+            raise CommandError(504, "In MODE U one data connection serves all transfers")
+        return reply(222, "Opening 1 data connections")
     session.data.finish(drain=False)
     # Several streams come with the framing they need; until then one is what a client gets.
     return reply(222 if wanted == 1 else 223, "Opening 1 data connections")
@@ -73,18 +77,14 @@ def print_directory(session: Session, argument: bytes) -> Reply:
 
 
 def transfer_type(session: Session, argument: bytes) -> Reply:
-    """TYPE: A changes no bytes either; NORMAL ends UFTP's archive mode."""
+    """TYPE: A changes no bytes either; ARCHIVE and NORMAL switch UFTP's archive mode, which A and I leave as it is."""
     words = argument.upper().split()
-    if words[:1] in ([b"A"], [b"I"], [b"NORMAL"]) or words == [b"L", b"8"]:
+    if words in ([b"ARCHIVE"], [b"NORMAL"]):
+        session.archive = words == [b"ARCHIVE"]
+        return OK
+    if words[:1] in ([b"A"], [b"I"]) or words == [b"L", b"8"]:
         return OK
     raise CommandError(504, "Type not supported")
-
-
-def transfer_mode(session: Session, argument: bytes) -> Reply:
-    """MODE: stream only."""
-    if argument.strip().upper() == b"S":
-        return OK
-    raise CommandError(504, "Mode not supported")
 
 
 def file_structure(session: Session, argument: bytes) -> Reply:
@@ -148,10 +148,14 @@ def _set_option(session: Session, key: str, value: bytes) -> Reply:
             return reply(200, f"UTC {'ON' if flag else 'OFF'}")
         case "NAMES":
             return _set_names(session, value)
+        case "MODE":
+            return set_record_options(session, value)
         case "HASH":
             _set_hash(session, value)
         case "KEEP_ALIVE":
             session.keep_alive = flag
+        case "ARCHIVE":
+            session.archive = flag
         case "RATE_LIMIT":
             _set_rate(session, _number(value))
         case "SENDFILE_ENABLED":

@@ -353,6 +353,10 @@ class FileTree:
         self.filter.check_change(place.path)
         self.filter.check_change(self._real_path(place.directory, place.name))
 
+    def seen_path(self, directory: int) -> bytes:
+        """The path under which the client sees what the descriptor `directory` really is."""
+        return self._seen(os.readlink(b"/proc/self/fd/%d" % directory))
+
     def _real_path(self, directory: int, name: bytes) -> bytes:
         return self._seen(os.readlink(b"/proc/self/fd/%d" % directory)).rstrip(b"/") + b"/" + name
 

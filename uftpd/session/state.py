@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from uftp.protocol.command_port import Access
 from uftp.protocol.features import DEFAULT_HASH
 from uftp.protocol.names import pct_decode, pct_encode
+from uftp.protocol.record_mode import RecordOptions
 from uftp.protocol.ranges import WHOLE_FILE, TransferRange
 from uftp.streams import NO_LAYERS, Durability, Layers, Meter, RateLimit
 from uftpd.session.data_connection import DataConnections
 from uftpd.session.paths import FileTree, normalise
+from uftpd.session.record_mode import RecordMode
 
 LogEvent = Callable[..., None]
 
@@ -53,10 +55,13 @@ class Session:
         range: set by RANG, REST, ALLO for the next transfer.
         utc: times in UTC with fractions (EXTENSIONS section 4).
         pct: names percent-encoded (EXTENSIONS section 5).
+        archive: STOR unpacks into a directory.
         rename_from: set by RNFR for the next RNTO.
         own_rate: bytes a second the request, or the client, set; 0 for none.
         user_rate: this session's share of its user's rate; 0 for none.
         layers: what lies on data connections outside MODE U; its key is the session key of MODE U as well.
+        record_options: what the next MODE U applies.
+        record_mode: MODE U, while it is on.
         job: what ABOR stops.
     """
 
@@ -73,11 +78,14 @@ class Session:
     durability: Durability = "rename"
     legacy_utc: bool = False
     layers: Layers = NO_LAYERS
+    record_options: RecordOptions = RecordOptions()
+    record_mode: RecordMode | None = None
     range: TransferRange = WHOLE_FILE
     hash_algorithm: str = DEFAULT_HASH
     utc: bool = False
     pct: bool = False
     keep_alive: bool = False
+    archive: bool = False
     passive_only: bool = False
     rename_from: bytes | None = None
     options: dict[str, str] = field(default_factory=dict)

@@ -12,9 +12,12 @@ from typing import Final
 from uftp.protocol.command_port import Access
 from uftp.protocol.replies import Reply
 from uftp.streams import Meter
+from uftpd.session import archive_command, transfers
 from uftpd.session import control_commands as control
 from uftpd.session import file_commands as files
-from uftpd.session import transfers
+from uftpd.session import record_commands
+from uftpd.session import record_transfers as records
+from uftpd.session.record_transfers import Exchange
 from uftpd.session.state import Session
 from uftpd.session.transfers import Client
 
@@ -22,6 +25,7 @@ OnLoop = Callable[[Session, bytes], Reply]
 OnFiles = Callable[[Session, bytes], Reply]
 Hashing = Callable[[Session, bytes, Meter], Reply]
 Moving = Callable[[Session, bytes, Client], Awaitable[None]]
+Recorded = Callable[[Exchange, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Command:
         files: touches files, blocks, runs in a thread.
         hashing: as `files`, for long; shows progress and can be stopped.
         moving: uses data connections; sends its own replies.
+        records: how it moves its data in MODE U, in a pipeline's thread.
         argument: whether it makes no sense without one.
     """
 
@@ -42,6 +47,7 @@ class Command:
     files: OnFiles | None = None
     hashing: Hashing | None = None
     moving: Moving | None = None
+    records: Recorded | None = None
     argument: bool = False
 
 
@@ -50,7 +56,7 @@ _NONE, _INFO, _READ, _WRITE, _FULL = Access.NONE, Access.INFO, Access.READ, Acce
 COMMANDS: Final[dict[str, Command]] = {
     "ABOR": Command(_NONE, quick=control.abort_idle),
     "ALLO": Command(_WRITE, quick=control.allocate, argument=True),
-    "APPE": Command(_WRITE, moving=transfers.append, argument=True),
+    "APPE": Command(_WRITE, moving=transfers.append, records=records.append, argument=True),
     "BYE": Command(_NONE, quick=control.quit_session),
     "CDUP": Command(_NONE, files=files.change_directory_up),
     "CLNT": Command(_NONE, quick=control.client_name),
@@ -62,15 +68,15 @@ COMMANDS: Final[dict[str, Command]] = {
     "HASH": Command(_READ, hashing=files.hash_of, argument=True),
     "HELP": Command(_NONE, quick=control.help_text),
     "KEEP-ALIVE": Command(_NONE, quick=control.keep_alive, argument=True),
-    "LIST": Command(_INFO, moving=transfers.list_directory),
+    "LIST": Command(_INFO, moving=transfers.list_directory, records=records.list_directory),
     "MDTM": Command(_INFO, files=files.modification_time, argument=True),
     "MFF": Command(_WRITE, files=files.set_facts, argument=True),
     "MFMT": Command(_WRITE, files=files.set_time, argument=True),
     "MKD": Command(_WRITE, files=files.make_directory, argument=True),
-    "MLSD": Command(_INFO, moving=transfers.list_machine),
+    "MLSD": Command(_INFO, moving=transfers.list_machine, records=records.list_machine),
     "MLST": Command(_INFO, files=files.machine_status),
-    "MODE": Command(_NONE, quick=control.transfer_mode, argument=True),
-    "NLST": Command(_INFO, moving=transfers.list_names),
+    "MODE": Command(_NONE, quick=record_commands.transfer_mode, argument=True),
+    "NLST": Command(_INFO, moving=transfers.list_names, records=records.list_names),
     "NOOP": Command(_NONE, quick=control.noop),
     "OPTS": Command(_NONE, quick=control.options),
     "PASV": Command(_NONE, moving=transfers.passive_mode),
@@ -79,14 +85,14 @@ COMMANDS: Final[dict[str, Command]] = {
     "QUIT": Command(_NONE, quick=control.quit_session),
     "RANG": Command(_NONE, quick=control.set_range, argument=True),
     "REST": Command(_NONE, quick=control.restart, argument=True),
-    "RETR": Command(_READ, moving=transfers.retrieve, argument=True),
+    "RETR": Command(_READ, moving=transfers.retrieve, records=records.retrieve, argument=True),
     "RMD": Command(_FULL, files=files.remove_directory, argument=True),
     "RNFR": Command(_WRITE, quick=control.rename_from, argument=True),
     "RNTO": Command(_WRITE, files=files.rename_to, argument=True),
     "SITE": Command(_WRITE, files=files.site, argument=True),
     "SIZE": Command(_INFO, files=files.size, argument=True),
     "STAT": Command(_INFO, files=files.file_status),
-    "STOR": Command(_WRITE, moving=transfers.store, argument=True),
+    "STOR": Command(_WRITE, moving=archive_command.store_or_unpack, records=records.store, argument=True),
     "STRU": Command(_NONE, quick=control.file_structure, argument=True),
     "SYST": Command(_NONE, quick=control.syst),
     "TYPE": Command(_NONE, quick=control.transfer_type, argument=True),
