@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime as dt
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from uftpd.config import auth, data
@@ -13,20 +15,72 @@ from uftpd.files import check_readable
 _AUTH_TABLES = frozenset({"server", "nodes", "login", "attributes", "sessions"})
 
 
-def check_file(path: Path) -> list[str]:
-    """Everything wrong with a configuration file, one line each; empty if it can be used.
+EXPIRY_DAYS = 30  # before the end of a certificate it is time to see to a new one
 
-    Whether it is an auth server's or a data node's is told by its tables.
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found, one line each.
+
+    Attributes:
+        problems: what keeps a server from starting, or from doing what the file means.
+        warnings: what it starts with, and somebody should know.
+    """
+
+    problems: list[str]
+    warnings: list[str]
+
+
+def check_file(path: Path, now: dt.datetime | None = None) -> Checked:
+    """Check a configuration file. Whether it is an auth server's or a data node's is told by its tables.
+
+    Args:
+        path: the file.
+        now: the current time; for tests.
     """
     try:
         table = read_table(path)
+        certificates: Iterable[Path | None]
         if _AUTH_TABLES & table.keys():
-            found = _check_auth(convert(table, auth.AuthConfig, path), path)
+            config = convert(table, auth.AuthConfig, path)
+            problems = _check_auth(config, path)
+            certificates = (config.server.certificate, config.command_port.certificate, config.command_port.ca)
         else:
-            found = _check_data(convert(table, data.DataConfig, path), path)
-        return list(dict.fromkeys(found))  # files may be named in several places
+            node = convert(table, data.DataConfig, path)
+            problems = _check_data(node, path)
+            certificates = (node.command_port.certificate, node.command_port.ca)
     except ConfigError as error:
-        return [str(error)]
+        return Checked([str(error)], [])
+    warnings = [
+        f"{file}: {warning}"
+        for file in dict.fromkeys(certificates)
+        if file is not None
+        for warning in _certificate_warnings(file, now or dt.datetime.now(dt.UTC))
+    ]
+    return Checked(list(dict.fromkeys(problems)), warnings)  # files may be named in several places
+
+
+def _certificate_warnings(file: Path, now: dt.datetime) -> list[str]:
+    """Certificates that do not hold, or not for long. A file that cannot be read is a problem, found elsewhere."""
+    from cryptography import x509
+
+    try:
+        certificates = x509.load_pem_x509_certificates(file.read_bytes())
+    except (OSError, ValueError):
+        return []
+    found = []
+    for certificate in certificates:
+        name, end = certificate.subject.rfc4514_string(), certificate.not_valid_after_utc
+        if end < now:
+            found.append(f"the certificate of '{name}' expired on {end:%Y-%m-%d}; peers will refuse it")
+        elif certificate.not_valid_before_utc > now:
+            start = certificate.not_valid_before_utc
+            found.append(
+                f"the certificate of '{name}' holds from {start:%Y-%m-%d %H:%M} UTC on; peers refuse it till then"
+            )
+        elif end < now + dt.timedelta(days=EXPIRY_DAYS):
+            found.append(f"the certificate of '{name}' expires on {end:%Y-%m-%d}")
+    return found
 
 
 def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
@@ -47,7 +101,34 @@ def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
         if not found:
             text = password_file.read_text(errors="replace")
             found += [f"{password_file}: {mistake}" for mistake in parse_password_file(text).mistakes]
+    if config.login.ssh is not None and (key_file := config.login.ssh.key_file) is not None:
+        found += _key_file_mistakes(key_file)
+    for node in config.nodes.values():
+        if (reservations := node.reservations) is not None:
+            found += _reservation_mistakes(reservations)
     return found
+
+
+def _key_file_mistakes(file: Path) -> list[str]:
+    from uftpd.auth.identity.ssh_keys import parse_key_file
+
+    if problems := _attempt(lambda: check_readable(file)):
+        return problems
+    return [f"{file}: {mistake}" for mistake in parse_key_file(file.read_text(errors="replace")).mistakes]
+
+
+def _reservation_mistakes(file: Path) -> list[str]:
+    from uftpd.auth.reservations import parse_reservations
+
+    if not file.exists():
+        return []  # it may come later, while the server runs
+    if problems := _attempt(lambda: check_readable(file)):
+        return problems
+    try:
+        _, mistakes = parse_reservations(file.read_text(errors="replace"), dt.datetime.now(dt.UTC))
+    except ValueError as error:
+        return [f"{file}: {error}"]
+    return [f"{file}: {mistake}" for mistake in mistakes]
 
 
 def _check_data(config: data.DataConfig, path: Path) -> list[str]:

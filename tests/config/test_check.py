@@ -1,0 +1,108 @@
+"""What `uftpd check-config` warns of, and what more it finds wrong."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography import x509
+
+from uftpd.check import EXPIRY_DAYS, check_file
+
+UFTPD = Path(sys.executable).parent / "uftpd"
+DAY = dt.timedelta(days=1)
+
+AUTH = """
+[server]
+certificate = "server.pem"
+key = "server.key"
+[command_port]
+ca = "ca.pem"
+[login.ssh]
+key_file = "keys"
+[nodes.TEST]
+reservations = "reservations.json"
+instances = [{host = "localhost", command = "localhost:64435"}]
+"""
+DATA = """
+[command_port]
+certificate = "server.pem"
+key = "server.key"
+ca = "ca.pem"
+acl = "acl"
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Files of both servers; their certificate holds for 100 days."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    pair = ca.issue_cert("localhost", not_before=dt.datetime.now(dt.UTC) - DAY, not_after=_end())
+    pair.cert_chain_pems[0].write_to_path(str(tmp_path / "server.pem"))
+    pair.private_key_pem.write_to_path(str(tmp_path / "server.key"))
+    for name, text in (("auth.toml", AUTH), ("data.toml", DATA), ("acl", "CN=auth\n"), ("keys", "")):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def _end() -> dt.datetime:
+    return (dt.datetime.now(dt.UTC) + 100 * DAY).replace(microsecond=0)
+
+
+@pytest.mark.parametrize("name", ["auth.toml", "data.toml"])
+def test_certificates_that_do_not_hold(files: Path, name: str) -> None:
+    end = x509.load_pem_x509_certificate((files / "server.pem").read_bytes()).not_valid_after_utc
+
+    def warnings(now: dt.datetime) -> list[str]:
+        checked = check_file(files / name, now)
+        assert checked.problems == []
+        assert all(warning.startswith(f"{files}/server.pem: the certificate of 'OU=") for warning in checked.warnings)
+        return [warning.partition("' ")[2] for warning in checked.warnings]
+
+    assert warnings(end - (EXPIRY_DAYS + 1) * DAY) == []
+    assert warnings(end - DAY) == [f"expires on {end:%Y-%m-%d}"]
+    assert warnings(end + DAY) == [f"expired on {end:%Y-%m-%d}; peers will refuse it"]
+    assert warnings(end - 200 * DAY)[0].startswith("holds from ")
+
+
+@pytest.mark.slow
+def test_a_warning_is_no_failure(files: Path) -> None:
+    ca = trustme.CA()
+    past = dt.datetime.now(dt.UTC) - DAY
+    pair = ca.issue_cert("localhost", not_before=past - DAY, not_after=past)
+    pair.cert_chain_pems[0].write_to_path(str(files / "server.pem"))
+    pair.private_key_pem.write_to_path(str(files / "server.key"))
+    done = subprocess.run(
+        [UFTPD, "check-config", files / "auth.toml"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, f"{files}/auth.toml: ok\n")
+    assert done.stderr.startswith(f"uftpd: warning: {files}/server.pem: the certificate of '")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("keys", "joe:x\n", "keys: line 1: expected name:key:DN"),
+        ("keys", None, "keys: cannot be read: No such file"),
+        ("reservations.json", "{", "reservations.json: not valid JSON"),
+        ("reservations.json", '{"reservations": [{}]}', "reservations.json: entry 1: from: required"),
+    ],
+)
+def test_files_that_are_named(files: Path, file: str, text: str | None, expected: str) -> None:
+    if text is None:
+        (files / file).unlink()
+    else:
+        (files / file).write_text(text)
+    problems = check_file(files / "auth.toml").problems
+    assert len(problems) == 1
+    assert expected in problems[0]
+
+
+def test_reservations_may_come_later(files: Path) -> None:
+    assert check_file(files / "auth.toml").problems == []
