@@ -9,11 +9,15 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from uftp._version import __version__
 from uftpd.config.toml import ConfigError, PortRange
+
+if TYPE_CHECKING:
+    from uftpd.check import Checked
 
 EXIT_FAILED = 1  # a server ended with an error
 EXIT_CONFIG = 2  # wrong usage or configuration; also click's code for usage errors
@@ -113,12 +117,44 @@ def check_config(files: tuple[Path, ...]) -> int:
 
     code = 0
     for file in files:
-        problems = check_file(file)
-        if not problems:
-            click.echo(f"{file}: ok")
-        for problem in problems:
-            code = _complain(problem, EXIT_CONFIG)
+        code = max(code, _show_check(file, check_file(file)))
     return code
+
+
+def _show_check(file: Path, checked: Checked) -> int:
+    """Say what was found in a configuration file; the exit code for it."""
+    for warning in checked.warnings:
+        _complain(f"warning: {warning}", 0)
+    for problem in checked.problems:
+        _complain(problem, EXIT_CONFIG)
+    if checked.problems:
+        return EXIT_CONFIG
+    click.echo(f"{file}: ok")
+    return 0
+
+
+@cli.command("import-config")
+@click.option("--auth", type=_EXISTING, metavar="FILE", help="container.properties of an upstream auth server.")
+@click.option("--data", type=_EXISTING, metavar="FILE", help="uftpd.conf of an upstream data node.")
+@click.option("--into", type=_EXISTING, required=True, metavar="DIR", help="Where to write; made if it is missing.")
+@click.option("--root", type=_EXISTING, metavar="DIR", help="Directory that relative paths in the files count from.")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def import_config(auth: Path | None, data: Path | None, into: Path, root: Path | None, force: bool) -> int:
+    """Write configuration files made from those of an upstream installation.
+
+    Prints what was written, and each thing that could not be carried over, with its place and what to do about it.
+    """
+    if auth is None and data is None:
+        raise click.UsageError("--auth FILE or --data FILE is needed")
+    from uftpd.importer.run import run_import
+
+    imported = run_import(auth, data, into, root=root, force=force)
+    for line in imported.notes.lines():
+        click.echo(line)
+    click.echo(f"Written to {into}: {', '.join(imported.written)}")
+    if imported.secrets:
+        click.echo(f"For their owner alone, so the server must run as it: {', '.join(imported.secrets)}")
+    return max(_show_check(file, checked) for file, checked in imported.checks.items())
 
 
 @cli.command()

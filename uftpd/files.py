@@ -23,10 +23,17 @@ def check_readable(path: Path) -> None:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file as a whole; it has its mode from the first moment, whatever the umask.
+def write_private(path: Path, data: bytes, *, mode: int = 0o600, replace: bool = True) -> None:
+    """Write a file as a whole; it has its mode from the first moment, whatever the umask.
+
+    Args:
+        path: of the file.
+        data: its content.
+        mode: its permissions.
+        replace: whether a file of that name gives way.
 
     Raises:
+        FileExistsError: there is one, and it does not give way.
         OSError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -37,7 +44,11 @@ def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        os.rename(temporary, path)
+        if replace:
+            os.rename(temporary, path)
+        else:
+            os.link(temporary, path)
+            os.unlink(temporary)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
