@@ -9,6 +9,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,36 @@ _KNOWN = {name.lower(): name for name in ("xlogin", "role", "group", "supplement
 _OVERRIDES = frozenset({"xlogin", "group", "rateLimit", "includes", "excludes"})
 _ROLES = frozenset({"user", "admin", "banned", "anonymous"})
 
-_Lookup = Callable[[str], Attributes]
+Match = Literal["strict", "regexp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something strange in a map file that does not make it unusable.
+
+    Attributes:
+        entry: the key.
+        attribute: its attribute; empty if it is about the entry.
+        reason: for a person.
+        skipped: the entry counts for nothing.
+    """
+
+    entry: str
+    attribute: str
+    reason: str
+    skipped: bool = False
+
+    def __str__(self) -> str:
+        where = f"'{self.entry}', '{self.attribute}'" if self.attribute else f"'{self.entry}'"
+        return f"{where}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class MapTable:
+    """A whole file: the attributes of a canonical name, and what is strange."""
+
+    find: Callable[[str], Attributes]
+    doubts: tuple[Doubt, ...]
 
 
 class MapFile:
@@ -35,8 +65,8 @@ class MapFile:
     RE2's kind that must match the whole canonical name, in any case, and the first match in file order wins.
     """
 
-    def __init__(self, path: Path, match: Literal["strict", "regexp"], servers: Collection[str] | None = None) -> None:
-        """Read the file.
+    def __init__(self, path: Path, match: Match, servers: Collection[str] | None = None) -> None:
+        """Read the file. What is strange in it goes to the log, each time it is read.
 
         Args:
             path: the file.
@@ -46,55 +76,80 @@ class MapFile:
         Raises:
             ConfigError: it cannot be read or is not a valid map file.
         """
-        parse = _strict if match == "strict" else _regexp
-        self._file = WatchedFile(path, partial(parse, str(path), frozenset(servers) if servers is not None else None))
+        self._file = WatchedFile(path, partial(_parse_and_report, str(path), match, servers))
 
     async def attributes(self, canonical_dn: str) -> Attributes:
         """The attributes of the entry for this name; empty if there is none."""
-        return self._file.current()(canonical_dn)
+        return self._file.current().find(canonical_dn)
+
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What is strange in the file."""
+        return self._file.current().doubts
 
 
-def _strict(path: str, servers: frozenset[str] | None, text: str) -> _Lookup:
-    entries: dict[str, Attributes] = {}
-    for key, attributes in _entries(path, servers, text):
+def _parse_and_report(path: str, match: Match, servers: Collection[str] | None, text: str) -> MapTable:
+    table = parse_map(text, match, servers)
+    for doubt in table.doubts:
+        event(
+            "map entry skipped" if doubt.skipped else "map entry",
+            level=logging.ERROR if doubt.skipped else logging.WARNING,
+            file=path,
+            entry=doubt.entry,
+            attribute=doubt.attribute or None,
+            reason=doubt.reason,
+        )
+    return table
+
+
+def parse_map(text: str, match: Match, servers: Collection[str] | None = None) -> MapTable:
+    """Read the text of a map file; the arguments are those of `MapFile`.
+
+    Raises:
+        ValueError: the text is not a JSON object of objects, a value is neither text nor a list of texts, or with
+            `regexp` a key is no regular expression.
+    """
+    doubts: list[Doubt] = []
+    entries = _entries(text, servers, doubts)
+    find = _strict(entries, doubts) if match == "strict" else _regexp(entries)
+    return MapTable(find, tuple(doubts))
+
+
+def _strict(entries: list[tuple[str, Attributes]], doubts: list[Doubt]) -> Callable[[str], Attributes]:
+    found: dict[str, Attributes] = {}
+    for key, attributes in entries:
         try:
             name = canonical(key)
         except InvalidName as error:
-            event("map entry skipped", level=logging.ERROR, file=path, entry=key, reason=str(error))
+            doubts.append(Doubt(key, "", f"no valid name, the entry is skipped: {error}", skipped=True))
             continue
-        if name in entries:
-            event(
-                "map entry",
-                level=logging.WARNING,
-                file=path,
-                entry=key,
-                reason="the name occurs twice, this one counts",
-            )
-        entries[name] = attributes
-    return lambda name: entries.get(name, {})
+        if name in found:
+            doubts.append(Doubt(key, "", "the name occurs twice, this one counts"))
+        found[name] = attributes
+    return lambda name: found.get(name, {})
 
 
-def _regexp(path: str, servers: frozenset[str] | None, text: str) -> _Lookup:
-    entries: list[tuple[Pattern, Attributes]] = []
-    for key, attributes in _entries(path, servers, text):
-        try:
-            entries.append((compile_pattern(key, ignore_case=True), attributes))
-        except ValueError as error:
-            # Later entries would take over from one that is left out, and they may allow more.
-            raise ValueError(str(error)) from None
-    return lambda name: next((found for pattern, found in entries if pattern.fullmatch(name)), {})
+def _regexp(entries: list[tuple[str, Attributes]]) -> Callable[[str], Attributes]:
+    # One that cannot be compiled spoils the file: later entries would count in its place, and may allow more.
+    found: list[tuple[Pattern, Attributes]] = [
+        (compile_pattern(key, ignore_case=True), attributes) for key, attributes in entries
+    ]
+    return lambda name: next((attributes for pattern, attributes in found if pattern.fullmatch(name)), {})
 
 
-def _entries(path: str, servers: frozenset[str] | None, text: str) -> list[tuple[str, Attributes]]:
-    """All entries in file order.
-
-    Raises:
-        ValueError: the text is not a JSON object of objects, or a value is neither text nor a list of texts.
-    """
+def _entries(text: str, servers: Collection[str] | None, doubts: list[Doubt]) -> list[tuple[str, Attributes]]:
+    """All entries in file order."""
     if text.lstrip().startswith("<"):
         raise ValueError("the XML form of map files is not supported; write it as JSON")
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            times = Counter(name for name, _ in pairs)
+            doubts.extend(Doubt(name, "", "occurs twice, the last one counts") for name in times if times[name] > 1)
+        return found
+
     try:
-        table = json.loads(text, object_pairs_hook=partial(_object, path))
+        table = json.loads(text, object_pairs_hook=collect)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
@@ -102,7 +157,9 @@ def _entries(path: str, servers: frozenset[str] | None, text: str) -> list[tuple
     found: list[tuple[str, Attributes]] = []
     for key, entry in table.items():
         attributes: Attributes = {_KNOWN.get(name.lower(), name): _values(key, name, entry[name]) for name in entry}
-        _warn(path, servers, key, attributes)
+        for name, values in attributes.items():
+            if reason := _strangeness(servers, name, values):
+                doubts.append(Doubt(key, name, reason))
         found.append((key, attributes))
     return found
 
@@ -115,21 +172,7 @@ def _values(key: str, name: str, value: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _object(path: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        for name in sorted(name for name, times in Counter(name for name, _ in pairs).items() if times > 1):
-            event("map entry", level=logging.WARNING, file=path, entry=name, reason="occurs twice, the last one counts")
-    return found
-
-
-def _warn(path: str, servers: frozenset[str] | None, key: str, attributes: Attributes) -> None:
-    for name, values in attributes.items():
-        if reason := _doubt(servers, name, values):
-            event("map entry", level=logging.WARNING, file=path, entry=key, attribute=name, reason=reason)
-
-
-def _doubt(servers: frozenset[str] | None, name: str, values: tuple[str, ...]) -> str:
+def _strangeness(servers: Collection[str] | None, name: str, values: tuple[str, ...]) -> str:
     """What is strange about an attribute; empty if nothing is."""
     if name == "role" and not _ROLES.issuperset(values):
         return f"unknown role, known are {', '.join(sorted(_ROLES))}"

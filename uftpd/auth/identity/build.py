@@ -7,7 +7,7 @@ from uftpd.auth.identity.base import Authenticator
 from uftpd.auth.identity.credential import ServerCredential
 from uftpd.auth.identity.oidc import OidcAuthenticator
 from uftpd.auth.identity.password import PasswordFileAuthenticator
-from uftpd.auth.identity.revocation import Revocations
+from uftpd.auth.identity.revocation import NoRevocations, Revocations
 from uftpd.auth.identity.ssh import SshKeyAuthenticator
 from uftpd.auth.identity.throttle import Throttle
 from uftpd.auth.identity.tokens import TokenAuthenticator
@@ -43,3 +43,12 @@ def build_logins(
     if login.anonymous:
         logins.append(AnonymousAuthenticator())
     return logins
+
+
+def check_logins(login: Login, credential: ServerCredential | None) -> None:
+    """Whether all files that the ways to log in need can be used.
+
+    Raises:
+        ConfigError: the first that cannot.
+    """
+    build_logins(login, NodeRegistry({}), credential, NoRevocations())
