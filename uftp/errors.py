@@ -79,8 +79,12 @@ class PeerBrokeProtocol(UFTPError):
     exit_code = 8
 
 
-class TransferFailed(UFTPError):
-    """A transfer that is not whole, or whose content does not verify."""
+class TransferFailed(_ServerSaidNo):
+    """A transfer that is not whole, or whose content does not verify.
+
+    In MODE U a `code` below 500 says that it may be tried again, one from 500 on that it is of no use; outside of it
+    servers answer every failure with 5xx.
+    """
 
     exit_code = 9
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, cast
 
 import trio
@@ -40,6 +40,9 @@ class ControlConnection:
         stream: the connection.
         name: host and port for messages.
         timeout: longest silence of the server while a reply is due, in seconds.
+
+    Attributes:
+        when_broken: called once when the connection is closed: what belongs to the session has to end with it.
     """
 
     def __init__(self, stream: trio.SocketStream, name: str, timeout: float) -> None:
@@ -48,6 +51,7 @@ class ControlConnection:
         self.name = name
         self._timeout = timeout
         self._broken: str | None = None
+        self.when_broken: Callable[[], None] | None = None
         with contextlib.suppress(OSError):
             enable_keepalive(cast("socket.socket", stream.socket))  # trio's has the two members it needs
 
@@ -86,6 +90,8 @@ class ControlConnection:
             self._broken = reason
             trio.lowlevel.notify_closing(self._stream.socket)
             self._stream.socket.close()
+            if self.when_broken is not None:
+                self.when_broken()
 
     async def send(self, line: bytes, *, shown: bytes | None = None) -> None:
         """Send a line.
@@ -166,6 +172,11 @@ class ControlConnection:
         """Send a line and wait for its reply."""
         await self.send(line, shown=shown)
         return await self.receive(silence)
+
+    async def commands(self, lines: Sequence[bytes]) -> list[Reply]:
+        """Send several lines in one go, to a server that takes them so, and wait for the reply to each."""
+        await self.send(b"\r\n".join(lines))
+        return [await self.receive() for _ in lines]
 
     async def aclose(self) -> None:
         """Close the connection; waits for nothing."""

@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from uftp.client.control import ControlConnection, open_control
 from uftp.client.dialect import Dialect
@@ -16,6 +16,9 @@ from uftp.errors import AuthenticationFailed, NetworkError, NotFound, PeerBrokeP
 from uftp.protocol.features import Features
 from uftp.protocol.names import unquote
 from uftp.protocol.replies import Reply, greeting_version
+
+if TYPE_CHECKING:
+    from uftp.client.record_mode import RecordMode
 
 _LINE_BREAKS: Final = ("\r", "\n", "\0")
 
@@ -33,6 +36,10 @@ class SessionOptions:
         server_options: OPTS to set after login, name to value (existing clients take them from UFTP_OPTIONS).
         required_features: FEAT lines that must be there: told by the auth server over HTTPS, so that nobody on the
             wire can talk the session down.
+        mode: "auto" uses MODE U where the server has it; "stream" never does.
+        key: session key, as asked for from the auth server: data moves encrypted, or not at all. Empty for none.
+        compress: whether data is compressed on the way.
+        compression_level: of zstd in MODE U, 1 to 19; None for the usual one.
     """
 
     family: socket.AddressFamily = socket.AF_UNSPEC
@@ -42,6 +49,10 @@ class SessionOptions:
     stall_timeout: float = 300.0
     server_options: Mapping[str, str] = field(default_factory=dict)
     required_features: Sequence[str] = ()
+    mode: Literal["auto", "stream"] = "auto"
+    key: bytes = field(default=b"", repr=False)
+    compress: bool = False
+    compression_level: int | None = None
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +92,7 @@ async def log_in(
         greeting = await _greet(control)
         await _authenticate(control, user, password)
         dialect = await _learn(control, greeting, options)
-        await _agree(control, dialect, options)
+        records = await _agree(control, dialect, options)
         start = await _start_directory(control) if dialect.kind == "other" else b""
     except BaseException:
         control.break_off("login failed")
@@ -89,6 +100,7 @@ async def log_in(
     return FTPSession(
         control,
         dialect,
+        records=records,
         start_directory=start,
         connect_timeout=options.connect_timeout,
         stall_timeout=options.stall_timeout,
@@ -151,13 +163,11 @@ def _lists(features: Features, promised: str) -> bool:
     return rest in features.hash_algorithms if word == "HASH" else promised in features
 
 
-async def _agree(control: ControlConnection, dialect: Dialect, options: SessionOptions) -> None:
+async def _agree(control: ControlConnection, dialect: Dialect, options: SessionOptions) -> RecordMode | None:
     """Set what makes names, times and bytes exact. Failures that only lose comfort are ignored."""
+    records = None
     if dialect.kind == "ours":
-        for line in (b"OPTS UTC ON", b"OPTS NAMES PCT"):
-            reply = await control.command(line)
-            if not reply.is_success:
-                raise PeerBrokeProtocol(f"{control.name}: {line.decode()} is in FEAT, but answered {reply.code}")
+        records = await _agree_with_ours(control, dialect, options)
     elif dialect.kind == "other":
         reply = await control.command(b"TYPE I")
         if not reply.is_success:
@@ -173,6 +183,33 @@ async def _agree(control: ControlConnection, dialect: Dialect, options: SessionO
         reply = await control.command(option.encode("utf-8", "surrogateescape"))
         if not reply.is_success:
             raise Refused(f"{control.name}: {printable(option)}: {reply.code} {printable(reply.text)}", code=reply.code)
+    return records
+
+
+async def _agree_with_ours(control: ControlConnection, dialect: Dialect, options: SessionOptions) -> RecordMode | None:
+    """UTC, any name, and MODE U, all asked for in one go: a session costs no more round trips for it."""
+    lines = [b"OPTS UTC ON", b"OPTS NAMES PCT"]
+    if options.mode == "stream" or "MODE U" not in dialect.features:
+        records = None
+        replies = await control.commands(lines)
+    else:
+        from uftp.client import record_mode
+
+        level = (options.compression_level or record_mode.DEFAULT_LEVEL) if options.compress else None
+        wanted = record_mode.choose_options(dialect.features, key=options.key, level=level)
+        *replies, chosen, entered = await control.commands([*lines, *record_mode.request_lines(wanted)])
+        try:
+            records = record_mode.RecordMode.agreed(wanted, options.key, (chosen, entered))
+        except Refused as error:
+            if options.key:
+                raise Refused(f"{control.name}: no encryption: {error}", code=error.code) from error
+            records = None
+            if entered.is_success:
+                await control.command(b"MODE S")  # it took the line, but not the options
+    for line, reply in zip(lines, replies, strict=True):
+        if not reply.is_success:
+            raise PeerBrokeProtocol(f"{control.name}: {line.decode()} is in FEAT, but answered {reply.code}")
+    return records
 
 
 async def _start_directory(control: ControlConnection) -> bytes:

@@ -13,7 +13,7 @@ import stat as stat_bits
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from uftp.client import moving
 from uftp.client.control import ControlConnection
@@ -29,6 +29,11 @@ from uftp.protocol.ranges import RESET_COMMAND
 from uftp.protocol.replies import Reply
 from uftp.streams import Link, Meter
 
+if TYPE_CHECKING:
+    from uftp.client.record_mode import RecordMode
+    from uftp.client.record_pipeline import Supply
+    from uftp.client.record_transfers import Transfer
+
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -40,6 +45,7 @@ class FTPSession:
 
     Attributes:
         dialect: what the server is and can.
+        records: MODE U as agreed with the server; None where transfers go by MODE S.
         connect_timeout, stall_timeout, final_timeout: as in `SessionOptions`.
     """
 
@@ -48,6 +54,7 @@ class FTPSession:
         control: ControlConnection,
         dialect: Dialect,
         *,
+        records: RecordMode | None = None,
         start_directory: bytes = b"",
         connect_timeout: float,
         stall_timeout: float,
@@ -55,6 +62,9 @@ class FTPSession:
     ) -> None:
         self.control = control
         self.dialect = dialect
+        self.records = records
+        if records is not None:
+            control.when_broken = records.drop
         self.connect_timeout = connect_timeout
         self.stall_timeout = stall_timeout
         self.final_timeout = final_timeout
@@ -90,6 +100,12 @@ class FTPSession:
             NotFound, Refused: no such directory, or no right to list it.
             PeerBrokeProtocol: a listing that makes no sense, or has unsafe names.
         """
+        if self.records is not None:
+            from uftp.client import record_moving
+
+            limit = moving.MAX_LISTING_BYTES
+            data = await record_moving.fetch_listing(self, b"MLSD " + self.wire(path), path, limit=limit)
+            return self._checked([self._facts(line) for line in _lines(data)])
         async with self.control.dialogue():
             match self.dialect.listing:
                 case "MLSD":
@@ -100,6 +116,11 @@ class FTPSession:
                     entries = [_read(parse_stat, line) for line in reply.inner if line.strip()]
                 case _:
                     entries = await self._list_by_change_of_directory(path)
+        return self._checked(entries)
+
+    def _checked(self, entries: Iterable[FileInfo | None]) -> list[FileInfo]:
+        """The entries of a listing but for the directory itself; a name that could lead elsewhere is an error."""
+        entries = list(entries)
         for entry in entries:
             if entry is not None and (b"/" in entry.name or b"\0" in entry.name or entry.name in (b"", b"..")):
                 raise PeerBrokeProtocol(f"{self.name}: unsafe file name in a listing: {printable(entry.name)}")
@@ -257,6 +278,11 @@ class FTPSession:
         meter: Meter | None = None,
     ) -> int:
         """Fetch a file, or a range of it; see `moving.retrieve`."""
+        if self.records is not None:
+            from uftp.client import record_moving
+
+            wanted = record_moving.retrieval(self, path, receive, offset=offset, length=length, meter=meter)
+            return await record_moving.run(self, wanted)
         return await moving.retrieve(
             self, path, receive, offset=offset, length=length, expected=expected, meter=meter or Meter()
         )
@@ -272,7 +298,18 @@ class FTPSession:
         meter: Meter | None = None,
     ) -> int:
         """Store a file, write into one, or append; see `moving.store`."""
+        if self.records is not None:
+            from uftp.client import record_moving
+
+            given = record_moving.storage(self, path, send, total=length, offset=offset, append=append, meter=meter)
+            return await record_moving.run(self, given)
         return await moving.store(self, path, send, length=length, offset=offset, append=append, meter=meter or Meter())
+
+    async def pipeline(self, supply: Supply, done: Callable[[Transfer], None]) -> list[Transfer]:
+        """Run many transfers, commands ahead of their replies; in MODE U only. See `record_moving.run_many`."""
+        from uftp.client import record_moving
+
+        return await record_moving.run_many(self, supply, done)
 
     async def open_data(self, prelude: Iterable[bytes] = ()) -> Link:
         """Send `prelude`, the commands that set the range, and open a data connection (inside a dialogue)."""
