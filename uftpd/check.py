@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,15 @@ def check_file(path: Path, now: dt.datetime | None = None) -> Checked:
         now: the current time; for tests.
     """
     try:
+        # What the parts of a server would log is in what they are asked here.
+        logging.getLogger("uftpd").addHandler(logging.NullHandler())
         table = read_table(path)
+        doubts: list[str] = []
         certificates: Iterable[Path | None]
         if _AUTH_TABLES & table.keys():
             config = convert(table, auth.AuthConfig, path)
             problems = _check_auth(config, path)
+            doubts = _map_findings(config).warnings
             certificates = (config.server.certificate, config.command_port.certificate, config.command_port.ca)
         else:
             node = convert(table, data.DataConfig, path)
@@ -57,7 +62,7 @@ def check_file(path: Path, now: dt.datetime | None = None) -> Checked:
         if file is not None
         for warning in _certificate_warnings(file, now or dt.datetime.now(dt.UTC))
     ]
-    return Checked(list(dict.fromkeys(problems)), warnings)  # files may be named in several places
+    return Checked(list(dict.fromkeys(problems)), warnings + doubts)  # files may be named in several places
 
 
 def _certificate_warnings(file: Path, now: dt.datetime) -> list[str]:
@@ -84,7 +89,8 @@ def _certificate_warnings(file: Path, now: dt.datetime) -> list[str]:
 
 
 def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
-    from uftpd.auth.attributes.map_file import MapFile
+    from uftpd.auth.identity.build import check_logins
+    from uftpd.auth.identity.credential import ServerCredential
     from uftpd.auth.identity.password_file import parse_password_file
     from uftpd.auth.nodes.client import CommandPort
     from uftpd.auth.server import tls_context
@@ -93,9 +99,13 @@ def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
     server = config.server
     found += _attempt(lambda: tls_context(config))
     found += _attempt(lambda: CommandPort(config.command_port, server.certificate, server.key))
-    match, map_file = config.attributes.match, config.attributes.map_file
-    if map_file is not None:
-        found += _attempt(lambda: MapFile(map_file, match))
+    found += _map_findings(config).problems
+    if not found:
+        certificate, key = server.certificate, server.key
+        if certificate is not None and key is not None:
+            found += _attempt(lambda: check_logins(config.login, ServerCredential(certificate, key)))
+        else:
+            found += _attempt(lambda: check_logins(config.login, None))
     if (password_file := config.login.password_file) is not None:
         found += _attempt(lambda: check_readable(password_file))
         if not found:
@@ -107,6 +117,22 @@ def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
         if (reservations := node.reservations) is not None:
             found += _reservation_mistakes(reservations)
     return found
+
+
+def _map_findings(config: auth.AuthConfig) -> Checked:
+    from uftpd.auth.attributes.map_file import parse_map
+
+    if (file := config.attributes.map_file) is None:
+        return Checked([], [])
+    if problems := _attempt(lambda: check_readable(file)):
+        return Checked(problems, [])
+    try:
+        table = parse_map(file.read_text("utf-8"), config.attributes.match, config.nodes)
+    except UnicodeDecodeError:
+        return Checked([f"{file}: not UTF-8 text"], [])
+    except ValueError as error:
+        return Checked([f"{file}: {error}"], [])
+    return Checked([], [f"{file}: {doubt}" for doubt in table.doubts])
 
 
 def _key_file_mistakes(file: Path) -> list[str]:

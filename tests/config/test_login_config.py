@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from uftpd.check import check_file
 from uftpd.config.auth import AuthConfig, checked
 from uftpd.config.login import ordered_methods
 from uftpd.config.toml import ConfigError, load
@@ -91,3 +92,53 @@ def test_mistakes(tmp_path: Path, login: str, expected: str) -> None:
         _load(tmp_path, login)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{tmp_path}/auth.toml: ")
+
+
+def _written(directory: Path, login: str, mapping: str = "{}") -> Path:
+    """A configuration without TLS, with the files it names."""
+    (directory / "map.json").write_text(mapping)
+    (directory / "secret").write_text("short")
+    path = directory / "auth.toml"
+    path.write_text(f"""
+[server]
+listen = ["127.0.0.1:0"]
+plain_http = true
+[login]
+{login}
+[attributes]
+map_file = "map.json"
+[nodes.TEST]
+instances = [{{host = "127.0.0.1", command = "127.0.0.1:64435", plain = true}}]
+""")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("login", "expected"),
+    [
+        ("[login.ssh]", ""),
+        (_OIDC.format(name="ONE"), ""),
+        ('[login.ssh]\nkey_file = "none"', "none: cannot be read"),
+        (f'{_OIDC.format(name="ONE")}ca = "map.json"', "map.json: no usable CA certificates"),
+        (f'{_OIDC.format(name="ONE")}client_secret_file = "none"', "none: cannot be read"),
+        ('[[login.tokens.issuers]]\ncertificate = "none"', "none: cannot be read"),
+        ('[[login.tokens.issuers]]\ndn = "CN=x"\nsecret_file = "secret"', "secret: a shared secret has at least 32"),
+    ],
+)
+def test_check_config_tries_the_files(tmp_path: Path, login: str, expected: str) -> None:
+    problems = check_file(_written(tmp_path, login)).problems
+    assert [problem.replace(f"{tmp_path}/", "")[: len(expected)] for problem in problems] == [expected] * bool(expected)
+
+
+def test_check_config_warns_of_strange_map_entries(tmp_path: Path) -> None:
+    mapping = '{"CN=Joe": {"role": "usr", "uftpd.OTHER.xlogin": "a"}, "Joe": {}, "cn=joe": {}}'
+    found = check_file(_written(tmp_path, "", mapping))
+    assert found.problems == []
+    assert [warning.removeprefix(f"{tmp_path}/map.json: ").partition(": ")[0] for warning in found.warnings] == [
+        "'CN=Joe', 'role'",
+        "'CN=Joe', 'uftpd.OTHER.xlogin'",
+        "'Joe'",
+        "'cn=joe'",
+    ]
+    [problem] = check_file(_written(tmp_path, "", '{"CN=Joe": 5}')).problems
+    assert problem == f"{tmp_path}/map.json: expected an object of objects, name to attributes"

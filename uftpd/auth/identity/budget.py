@@ -28,7 +28,7 @@ class Budget:
         self._per_address = per_address
         self._overall = overall
         self._clock = clock
-        self._all = _Bucket(overall, clock())
+        self._all = _Bucket(overall, 0.0)
         self._networks: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, address: IPAddress) -> bool:
