@@ -290,7 +290,7 @@ async def test_the_background_finds_a_dead_node_and_a_repaired_one(
         states.append(instance.up)
         await trio.sleep(20)
         node.alive = True
-        await trio.sleep(60)
+        await trio.sleep(65)
         states.append(instance.up)
         nursery.cancel_scope.cancel()
     assert states == [True, False, True]
