@@ -70,8 +70,10 @@ def auth(context: click.Context, config: Path | None) -> int:
     from uftpd.config.toml import load
     from uftpd.data import systemd
 
-    ready = partial(systemd.notify, "READY=1")
-    return server.run(checked(load(config, AuthConfig), config), ready=ready)
+    def read() -> AuthConfig:
+        return checked(load(config, AuthConfig), config)
+
+    return server.run(read(), ready=partial(systemd.notify, "READY=1"), load=read)
 
 
 @auth.command("hash-password")

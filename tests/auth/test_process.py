@@ -84,7 +84,7 @@ def test_sighup_reads_the_certificate_again(tmp_path: Path, pki: Pki, password_l
         process.send_signal(signal.SIGHUP)
         assert process.stderr is not None
         for line in process.stderr:
-            if "certificate read again" in line:
+            if "configuration read again" in line:
                 break
         assert _serial(address, pki) != before
 

@@ -7,8 +7,9 @@ on its way. Peers never see tracebacks.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,18 +17,34 @@ from typing import Any
 import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from uftp.protocol.command_port import IPAddress
 from uftpd.auth.addresses import TrustedProxies, parse_address
 from uftpd.auth.errors import BadRequest, RequestError, Unavailable
 from uftpd.auth.events import event, logger
+from uftpd.auth.metrics import Metrics
 from uftpd.config.auth import Limits
 from uftpd.events import Fact
 
+UNKNOWN_SESSION = 432  # the protocol's own status: unknown security session
+
 _CONTEXT = "uftpd.context"
 _NO_ADDRESS = "0.0.0.0"  # stands for a peer without address
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})
+_CLIENT_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+# These two stand in every reply, whoever makes it.
+HEADERS_OF_ALL = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+
+# Replies are for programs: a browser that is made to open one shall not run, frame, guess at or pass on any of it.
+_SECURITY_HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
 _TEXTS = {404: "No such resource, please check your URL", 405: "This resource does not have that method"}
 
 
@@ -41,6 +58,8 @@ class RequestContext:
         forwarded: all that a trusted proxy says of the client's addresses; None without one.
         facts: for the log line.
         outcome: text of the log line.
+        reply_headers: further headers of the reply, whatever it will be.
+        resource: its path in the table of resources; empty if there is none.
     """
 
     request_id: str
@@ -48,6 +67,8 @@ class RequestContext:
     forwarded: str | None
     facts: dict[str, Fact] = field(default_factory=dict)
     outcome: str = "request"
+    reply_headers: dict[str, str] = field(default_factory=dict)
+    resource: str = ""
 
 
 def context_of(request: Request) -> RequestContext:
@@ -60,7 +81,23 @@ def context_of(request: Request) -> RequestContext:
 def error_reply(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error as clients read it (CONTROL-PLANE 1.2)."""
     body = {"errorMessage": text, "status": status}
-    return JSONResponse(body, status, {"Cache-Control": "no-store", **(headers or {})})
+    return JSONResponse(body, status, dict(headers or {}))
+
+
+def _request_id(scope: Scope) -> str:
+    """As the client calls its request, if that is a plain word, so that its log and ours name the same; else new."""
+    named = [value for key, value in scope["headers"] if key.lower() == b"x-request-id"]
+    if len(named) == 1 and _CLIENT_ID.fullmatch(named[0]):
+        return str(named[0], "ascii")
+    return secrets.token_hex(8)
+
+
+def _complete(headers: Iterable[tuple[bytes, bytes]], context: RequestContext) -> list[tuple[bytes, bytes]]:
+    """The headers of a reply, with those every reply has; what a resource set itself stands."""
+    found = [*headers, (b"x-request-id", context.request_id.encode())]
+    found += [(key.encode("latin-1"), value.encode("latin-1")) for key, value in context.reply_headers.items()]
+    present = {key.lower() for key, _ in found}
+    return found + [header for header in _SECURITY_HEADERS if header[0] not in present]
 
 
 class Edge:
@@ -71,11 +108,13 @@ class Edge:
         inner: ASGIApp,
         limits: Limits,
         proxies: TrustedProxies,
+        metrics: Metrics,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self._inner = inner
         self._limits = limits
         self._proxies = proxies
+        self._metrics = metrics
         self._clock = clock
         self._places = trio.CapacityLimiter(limits.requests)
 
@@ -88,7 +127,7 @@ class Edge:
                 await self._inner(scope, receive, send)
             return
         start = self._clock()
-        context = RequestContext(secrets.token_hex(8), *self._client(scope))
+        context = RequestContext(_request_id(scope), *self._client(scope))
         scope[_CONTEXT] = context
         scope["app"] = self  # makes the router raise instead of answering in plain text
         status = 0
@@ -97,17 +136,16 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", context.request_id.encode()),
-                ]
+                message["headers"] = _complete(message.get("headers", ()), context)
             await send(message)
 
+        self._metrics.in_flight.inc()
         try:
             reply = await self._serve(scope, receive, watched_send, context)
             if reply is not None and not status:
                 await reply(scope, receive, watched_send)
         finally:
+            self._count(context, scope["method"], status, self._clock() - start)
             # What is about the request comes first in the line, then what the resource found out.
             about: dict[str, Any] = {
                 "id": context.request_id,
@@ -119,7 +157,14 @@ class Edge:
             }
             event(context.outcome, **(about | context.facts))
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> JSONResponse | None:
+    def _count(self, context: RequestContext, method: str, status: int, seconds: float) -> None:
+        # A label must be one of few words; a stranger may send any method to any path.
+        resource = context.resource or "none"
+        self._metrics.in_flight.dec()
+        self._metrics.requests.labels(resource, method if method in _METHODS else "other", str(status)).inc()
+        self._metrics.request_seconds.labels(resource).observe(seconds)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> Response | None:
         """Run the inner application; what it raises becomes the reply to send."""
         try:
             try:
@@ -133,6 +178,8 @@ class Edge:
                 self._places.release_on_behalf_of(context)
         except RequestError as error:
             context.facts.setdefault("reason", str(error))
+            if error.status == UNKNOWN_SESSION:  # without a body, by the protocol
+                return Response(status_code=error.status)
             return error_reply(error.status, str(error), error.headers)
         except HTTPException as error:
             return error_reply(error.status_code, _TEXTS.get(error.status_code, error.detail), error.headers)

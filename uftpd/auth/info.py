@@ -33,15 +33,17 @@ class ServerFacts:
         credential: name, issuer and end of its certificate; empty without TLS.
         trusted_authorities: names of the CAs nodes are checked against.
         up_since: wall-clock seconds.
+        certificate_ends: wall-clock seconds; None without a certificate.
     """
 
     site_name: str
     credential: JsonObject
     trusted_authorities: tuple[str, ...]
     up_since: float
+    certificate_ends: float | None
 
 
-def gather_facts(config: AuthConfig) -> ServerFacts:
+def gather_facts(config: AuthConfig, up_since: float) -> ServerFacts:
     """Read the certificates that are shown to clients; unreadable ones are left out."""
     own = _certificates(config.server.certificate)
     credential = {}
@@ -49,10 +51,11 @@ def gather_facts(config: AuthConfig) -> ServerFacts:
         credential = {
             "dn": own[0].subject.rfc4514_string(),
             "issuer": own[0].issuer.rfc4514_string(),
-            "expires": _time(own[0].not_valid_after_utc.timestamp()),
+            "expires": show_time(own[0].not_valid_after_utc.timestamp()),
         }
     authorities = tuple(ca.subject.rfc4514_string() for ca in _certificates(config.command_port.ca))
-    return ServerFacts(config.server.site_name, credential, authorities, time.time())
+    ends = own[0].not_valid_after_utc.timestamp() if own else None
+    return ServerFacts(config.server.site_name, credential, authorities, up_since, ends)
 
 
 def _certificates(path: Path | None) -> list[x509.Certificate]:
@@ -133,7 +136,7 @@ def _client(identity: Identity, granted: Entitlements) -> JsonObject:
 
 
 def _own(registry: NodeRegistry, facts: ServerFacts, known: bool) -> JsonObject:
-    own: JsonObject = {"siteName": facts.site_name, "currentTime": _time(time.time())}
+    own: JsonObject = {"siteName": facts.site_name, "currentTime": show_time(time.time())}
     if not known:
         return own
     own |= {
@@ -143,12 +146,13 @@ def _own(registry: NodeRegistry, facts: ServerFacts, known: bool) -> JsonObject:
         "externalConnections": {
             f"UFTPD server '{name}'": "OK" if server.is_up else "DOWN" for name, server in registry.servers.items()
         },
-        "upSince": _time(facts.up_since),
+        "upSince": show_time(facts.up_since),
     }
     if facts.credential:
         own["credential"] = facts.credential
     return own
 
 
-def _time(seconds: float) -> str:
+def show_time(seconds: float) -> str:
+    """Unix seconds as all replies write them: `yyyy-MM-dd'T'HH:mm:ssZ`."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

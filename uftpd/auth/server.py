@@ -10,19 +10,26 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import trio
 from hypercorn.config import Config as HttpConfig
 from hypercorn.trio import serve as serve_http
 
-from uftpd.auth.app import build_app, build_services
+from uftpd.auth.edge import HEADERS_OF_ALL
 from uftpd.auth.events import event
-from uftpd.auth.info import ServerFacts, gather_facts
-from uftpd.auth.nodes.client import CommandPort, load_certificate
-from uftpd.config.auth import AuthConfig, Limits
+from uftpd.auth.metrics import Metrics
+from uftpd.auth.monitoring import build_monitoring
+from uftpd.auth.reload import InForce, load_keys
+from uftpd.auth.services import Keys, Lasting
+from uftpd.auth.store.engine import Store, open_store
+from uftpd.auth.store.housekeeping import Tally, keep_house
+from uftpd.auth.tls import ExchangeableContext, tls_context
+from uftpd.config.auth import AuthConfig
+from uftpd.config.operating import StoreSettings
 from uftpd.config.toml import ConfigError, HostPort
 from uftpd.events import configure
 
@@ -31,12 +38,13 @@ BACKLOG = 512
 
 @dataclass(frozen=True, slots=True)
 class OpenServer:
-    """What an auth server takes hold of before it drops privileges: ports, keys and certificates."""
+    """What an auth server takes hold of before it drops privileges: ports, keys, certificates, the store."""
 
     listeners: tuple[socket.socket, ...]
-    tls: ssl.SSLContext | None
-    command_port: CommandPort
-    facts: ServerFacts
+    monitoring: tuple[socket.socket, ...]
+    tls: ExchangeableContext | None
+    keys: Keys
+    store: Store
 
 
 def bind(address: HostPort) -> socket.socket:
@@ -51,7 +59,7 @@ def bind(address: HostPort) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(f"server.listen: {address}: {error.strerror}") from error
+        raise ConfigError(f"listen: {address}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -60,38 +68,26 @@ def bind(address: HostPort) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError(f"server.listen: {address}: {error.strerror}") from error
+        raise ConfigError(f"listen: {address}: {error.strerror}") from error
     return listener
 
 
-def tls_context(config: AuthConfig) -> ssl.SSLContext | None:
-    """The context for HTTPS, or None for plain HTTP.
-
-    Raises:
-        ConfigError: certificate or key cannot be used.
-    """
-    server = config.server
-    if server.plain_http or server.certificate is None or server.key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Only HTTP/1.1: that is what the clients speak, and HTTP/2 is one more parser for strangers to play with.
-    context.set_alpn_protocols(["http/1.1"])
-    load_certificate(context, server.certificate, server.key)
-    return context
-
-
 def open_server(config: AuthConfig, listeners: Sequence[socket.socket] | None = None) -> OpenServer:
-    """Bind the configured addresses, unless listeners are given, and load all certificates.
+    """Bind the configured addresses, unless listeners are given, load all certificates, and open the store.
 
     Raises:
-        ConfigError: an address, a certificate or a key cannot be used.
+        ConfigError: an address, a certificate, a key or the store cannot be used.
     """
-    tls = tls_context(config)
-    port = CommandPort(config.command_port, config.server.certificate, config.server.key)
-    if listeners is None:
-        listeners = [bind(address) for address in config.server.listen]
-    return OpenServer(tuple(listeners), tls, port, gather_facts(config))
+    context = tls_context(config)
+    keys = load_keys(config, time.time())
+    with ExitStack() as undo:
+        if listeners is None:
+            listeners = [undo.enter_context(bind(address)) for address in config.server.listen]
+        monitoring = [undo.enter_context(bind(address)) for address in config.monitoring.listen]
+        store = open_store(config.store)
+        undo.pop_all()
+    tls = ExchangeableContext(context) if context is not None else None
+    return OpenServer(tuple(listeners), tuple(monitoring), tls, keys, store)
 
 
 async def serve(
@@ -99,24 +95,37 @@ async def serve(
     opened: OpenServer,
     *,
     shutdown: trio.Event,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[InForce] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown` is set and running requests have ended, or their time is up.
 
-    Reports started once requests can be answered. The listeners are closed at the end.
+    Reports started once requests can be answered, with the means to change the configuration. Listeners and store are
+    closed at the end.
 
     Raises:
         ConfigError: a password or map file cannot be used.
     """
-    with _closing(opened.listeners):
+    with _closing(opened):
         async with trio.open_nursery() as background:
-            services = build_services(config, opened.command_port, opened.facts, background)
-            http = _HttpConfig(config.limits, opened)
-            background.start_soon(services.registry.watch)
+            metrics = Metrics()
+            opened.store.observer = metrics.observe_store
+            lasting = Lasting(opened.store, Tally(), metrics, background)
+            running = InForce(config, opened.keys, lasting, opened.tls)
+            metrics.watch(
+                lambda: running.services.registry, opened.store, lambda: running.services.facts.certificate_ends
+            )
+            if config.store == StoreSettings():
+                event("no [store]: what is kept is lost at the end", level=logging.WARNING)
+            background.start_soon(keep_house, opened.store, lasting.tally)
+            background.start_soon(running.watch_files)
             async with trio.open_nursery() as nursery:
-                application = build_app(services)
-                await nursery.start(_serve_http, application, http, shutdown)
-                task_status.started()
+                http = _HttpConfig(running, opened.listeners, opened.tls)
+                await nursery.start(_serve_http, running, http, shutdown)
+                if opened.monitoring:
+                    application = build_monitoring(lambda: running.services)
+                    watched = _HttpConfig(running, opened.monitoring, None)
+                    await nursery.start(_serve_http, application, watched, shutdown)
+                task_status.started(running)
             background.cancel_scope.cancel()
 
 
@@ -137,17 +146,17 @@ async def _serve_http(
 
 
 class _HttpConfig(HttpConfig):
-    """Hypercorn with our sockets, our TLS context and our limits."""
+    """Hypercorn with our sockets, our TLS context and the limits in force."""
 
-    def __init__(self, limits: Limits, opened: OpenServer) -> None:
+    def __init__(self, running: InForce, listeners: Sequence[socket.socket], tls: ExchangeableContext | None) -> None:
         super().__init__()
         # Hypercorn owns the descriptors it is given this way, hence the copies.
-        self.bind = [f"fd://{listener.dup().detach()}" for listener in opened.listeners]
-        self._tls = opened.tls
+        self.bind = [f"fd://{listener.dup().detach()}" for listener in listeners]
+        self._running = running
+        self._tls = tls
+        limits = running.config.limits
         self.backlog = BACKLOG
         self.include_server_header = False
-        self.keep_alive_timeout = limits.idle_seconds
-        self.ssl_handshake_timeout = limits.handshake_seconds
         self.graceful_timeout = limits.drain_seconds
         self.shutdown_timeout = limits.drain_seconds
         logger = logging.getLogger("uftpd.http")
@@ -156,22 +165,37 @@ class _HttpConfig(HttpConfig):
         self.accesslog = None
         self.loglevel = "WARNING"
 
+    # Hypercorn looks at these two for each connection, and has fields of those names.
+
+    @property
+    def keep_alive_timeout(self) -> float:  # type: ignore[override]
+        return self._running.config.limits.idle_seconds
+
+    @property
+    def ssl_handshake_timeout(self) -> float:  # type: ignore[override]
+        return self._running.config.limits.handshake_seconds
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """Of every reply, those included that hypercorn gives itself to what is no HTTP."""
+        return [*super().response_headers(protocol), *HEADERS_OF_ALL]
+
     @property
     def ssl_enabled(self) -> bool:
         return self._tls is not None
 
     def create_ssl_context(self) -> ssl.SSLContext | None:
-        return self._tls
+        return self._tls.outer if self._tls is not None else None
 
 
 @contextmanager
-def _closing(listeners: Sequence[socket.socket]) -> Iterator[None]:
-    """Close the listeners at the end."""
+def _closing(opened: OpenServer) -> Iterator[None]:
+    """Close everything at the end."""
     try:
         yield
     finally:
-        for listener in listeners:
+        for listener in (*opened.listeners, *opened.monitoring):
             listener.close()
+        opened.store.close()
 
 
 def run(
@@ -180,6 +204,7 @@ def run(
     listeners: Sequence[socket.socket] | None = None,
     drop_privileges: Callable[[], None] | None = None,
     ready: Callable[[], None] | None = None,
+    load: Callable[[], AuthConfig] | None = None,
 ) -> int:
     """Run an auth server in this process until SIGTERM or SIGINT.
 
@@ -188,6 +213,7 @@ def run(
         listeners: listening sockets; None: bind those of the configuration.
         drop_privileges: called when keys are loaded and sockets bound, before any byte of a client is read.
         ready: called when requests can be answered.
+        load: reads the configuration again, at SIGHUP; None: only the files it names.
 
     Returns:
         The exit code.
@@ -200,7 +226,7 @@ def run(
     if drop_privileges is not None:
         drop_privileges()
     try:
-        trio.run(_run, config, opened, ready)
+        trio.run(_run, config, opened, ready, load)
     except BaseExceptionGroup as group:
         mistakes, others = group.split(ConfigError)
         if others is not None or mistakes is None:
@@ -216,18 +242,25 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _run(config: AuthConfig, opened: OpenServer, ready: Callable[[], None] | None) -> None:
+async def _run(
+    config: AuthConfig,
+    opened: OpenServer,
+    ready: Callable[[], None] | None,
+    load: Callable[[], AuthConfig] | None,
+) -> None:
     shutdown = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, received, config, opened, shutdown)
             async with trio.open_nursery() as serving:
 
-                async def serve_here(*, task_status: trio.TaskStatus[None]) -> None:
+                async def serve_here(*, task_status: trio.TaskStatus[InForce]) -> None:
                     await serve(config, opened, shutdown=shutdown, task_status=task_status)
 
-                await serving.start(serve_here)
+                running: InForce = await serving.start(serve_here)
+                nursery.start_soon(_watch_signals, received, running, load, shutdown)
                 event("ready", listen=",".join(_address(listener) for listener in opened.listeners))
+                if opened.monitoring:
+                    event("monitoring", listen=",".join(_address(listener) for listener in opened.monitoring))
                 if os.geteuid() == 0:
                     event("running as root, which an auth server does not need", level=logging.WARNING)
                 if ready is not None:
@@ -237,19 +270,15 @@ async def _run(config: AuthConfig, opened: OpenServer, ready: Callable[[], None]
 
 
 async def _watch_signals(
-    received: AsyncIterator[int], config: AuthConfig, opened: OpenServer, shutdown: trio.Event
+    received: AsyncIterator[int], running: InForce, load: Callable[[], AuthConfig] | None, shutdown: trio.Event
 ) -> None:
     async for number in received:
         if number != signal.SIGHUP:
             event("stopping", signal=signal.Signals(number).name)
             shutdown.set()
             continue
-        try:
-            if opened.tls and config.server.certificate and config.server.key:
-                load_certificate(opened.tls, config.server.certificate, config.server.key)
-            event("certificate read again")
-        except ConfigError as error:
-            event("certificate not taken over", level=logging.ERROR, reason=str(error))
+        running.reload(load if load is not None else lambda: running.config)
+        configure(running.config.log.level, running.config.log.format)
 
 
 def _address(listener: socket.socket) -> str:

@@ -34,6 +34,7 @@ import msgspec
 
 from uftp.protocol.dn import InvalidName, parse_name
 from uftpd.config.login import Login, login_problems
+from uftpd.config.operating import Monitoring, SecuritySessionSettings, StoreSettings
 from uftpd.config.section import Count, Seconds, Section
 from uftpd.config.toml import ConfigError, HostPort
 
@@ -50,7 +51,7 @@ class Server(Section, frozen=True):
 
     Attributes:
         listen: addresses for HTTPS. "[::]:PORT" takes IPv4 too.
-        certificate, key: PEM files, the certificate with its chain. SIGHUP reads them again.
+        certificate, key: PEM files, the certificate with its chain. Read again when they change.
         plain_http: serve without TLS, on loopback only, for a reverse proxy on the same machine.
         external_url: what clients see, as "https://auth.example.org:9000"; empty: whatever address they asked for.
         site_name: shown to clients.
@@ -215,6 +216,9 @@ class AuthConfig(Section, frozen=True):
     command_port: CommandPortClient = CommandPortClient()
     sessions: Sessions = Sessions()
     limits: Limits = Limits()
+    store: StoreSettings = StoreSettings()
+    security_sessions: SecuritySessionSettings = SecuritySessionSettings()
+    monitoring: Monitoring = Monitoring()
     log: Log = Log()
 
 
