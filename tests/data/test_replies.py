@@ -36,7 +36,8 @@ NEW = {
 }
 FEATURES = (
     "PASV EPSV|RANG STREAM|REST STREAM|MFMT|MDTM|SIZE|MLSD|MLST size*;modify*;type*;perm*;UNIX.mode*;|APPE|"
-    "MFF Modify;UNIX.mode;|ARCHIVE|UTF8|UTF-8|CLNT|KEEP-ALIVE|HASH MD5*;SHA-1;SHA-256;SHA-512;BLAKE3|UTC|NAMES PCT|TVFS"
+    "MFF Modify;UNIX.mode;|ARCHIVE|UTF8|UTF-8|CLNT|KEEP-ALIVE|HASH MD5*;SHA-1;SHA-256;SHA-512;BLAKE3|UTC|NAMES PCT|"
+    "MODE U|MODE U CRYPT AES-256-GCM|MODE U COMPRESS ZSTD|MODE U DIGEST BLAKE3|MODE U SPARSE|MODE U FACTS|TVFS"
 )
 
 
@@ -257,7 +258,7 @@ def test_one_session_for_a_one_time_secret(shared_node: Node) -> None:
         ("MODE S", "200 OK"),
         ("MODE s", "200 OK"),
         ("MODE B", "504 "),
-        ("MODE U", "504 "),
+        ("MODE E", "504 "),
         ("STRU F", "200 OK"),
         ("STRU R", "504 "),
         ("PORT 127,0,0,1,1,1", "502 "),

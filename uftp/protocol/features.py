@@ -9,7 +9,15 @@ HASH_ALGORITHMS = ("MD5", "SHA-1", "SHA-256", "SHA-512", "BLAKE3")
 DEFAULT_HASH = "MD5"
 
 # What this project adds, as listed in FEAT and in the ping reply of the command port.
-EXTENSION_FEATURES = ("UTC", "NAMES PCT", "HASH BLAKE3")
+RECORD_FEATURES = (
+    "MODE U",
+    "MODE U CRYPT AES-256-GCM",
+    "MODE U COMPRESS ZSTD",
+    "MODE U DIGEST BLAKE3",
+    "MODE U SPARSE",
+    "MODE U FACTS",
+)
+EXTENSION_FEATURES = ("UTC", "NAMES PCT", "HASH BLAKE3", *RECORD_FEATURES)
 
 _BASE = (
     "PASV",
@@ -44,7 +52,7 @@ def feature_lines(*, keep_alive: bool, cipher: str | None, hash_algorithm: str) 
         lines.append("KEEP-ALIVE")
     if cipher:
         lines.append(f"CRYPTED-{cipher}")
-    lines += [f"HASH {algorithms}", "UTC", "NAMES PCT", "TVFS"]
+    lines += [f"HASH {algorithms}", "UTC", "NAMES PCT", *RECORD_FEATURES, "TVFS"]
     return [b" " + line.encode() for line in lines]
 
 

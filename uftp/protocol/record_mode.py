@@ -22,14 +22,6 @@ HELLO_BYTES: Final = 72
 MAX_CONNECTIONS: Final = 1000  # under one SALT; bounds what is remembered against replay
 DEFAULT_LEVEL: Final = 1  # of zstd: the fastest usual one, since the network is rarely slower than level 3
 MAX_LEVEL: Final = 19  # above it zstd takes memory that a server with many sessions has not got
-FEATURES: Final = (
-    "MODE U",
-    "MODE U CRYPT AES-256-GCM",
-    "MODE U COMPRESS ZSTD",
-    "MODE U DIGEST BLAKE3",
-    "MODE U SPARSE",
-    "MODE U FACTS",
-)
 
 _MAGIC: Final = b"UFTPU\x01\r\n"
 _INFO: Final = b"uftp mode-u v1 "
@@ -56,6 +48,9 @@ class RecordOptions:
     digest: bool = False
     sparse: bool = False
     facts: bool = False
+
+
+NO_OPTIONS: Final = RecordOptions()
 
 
 def parse_options(argument: str) -> RecordOptions:

@@ -7,41 +7,30 @@ not read further. The session ends with QUIT, the client's end of file, idleness
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
-import traceback
-from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from uftp.protocol import LineTooLong
-from uftp.protocol.lines import LineReader, split_command
+from uftp.protocol.lines import LineReader
 from uftp.protocol.replies import Reply, multi_line, reply
-from uftp.streams import Cancelled
-from uftpd.session.replies import error_reply
-from uftpd.session.state import Session
-from uftpd.session.table import COMMANDS, Command, Hashing
+from uftp.streams import Cancelled, Meter
+from uftpd.session.dispatch import command_of, failure, refusal
+from uftpd.session.line_queue import Line, LineQueue
+from uftpd.session.pipeline import ClientGone, Pipeline, Replies
+from uftpd.session.state import Job, Session
+from uftpd.session.table import Command, Hashing
 from uftpd.session.transfers import Client, in_thread, pumped, running
 
 _MAX_WAITING_BYTES: Final = 64 * 1024  # of lines received and not yet served
-_LINE_COST: Final = 4  # bytes a line counts beside its text, so that very short ones cannot pile up
 _SEND_SECONDS: Final = 120.0  # a client that takes no reply for so long is gone
 _HASH_SIGN_OF_LIFE_SECONDS: Final = 30.0
 # Between the pieces of a large file, or before its part file is renamed or removed, a client is not idle.
 _DRAIN_PAUSE_SECONDS: Final = 2.0
+_RECORD_SECONDS: Final = 10.0  # how long a stopped transfer in MODE U may take to reach the end of its record
 _ABORTED: Final = reply(426, "Transfer aborted")
-
-
-class _ClientGone(Exception):
-    """The control connection broke or ended; there is nobody left to tell."""
-
-
-@dataclass(slots=True)
-class _Line:
-    text: bytes
-    aborted: bool = False
-    too_long: bool = False
 
 
 class ControlConnection:
@@ -60,20 +49,22 @@ class ControlConnection:
         self._reader.receive_data(received)
         self._client = Client(self.send, self._is_connected)
         self._send_lock = trio.Lock()
-        self._lines: deque[_Line] = deque()
-        self._waiting_bytes = 0
+        self._lines = LineQueue()
         self._changed = trio.Event()
         self._ended = False
         self._said_goodbye = False
         self._draining = False
         self._drained = False
         self._active_at = trio.current_time()
+        self._nursery: trio.Nursery | None = None
+        self._full = False
 
     async def run(self) -> None:
         """Serve until the session ends."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._read)
-            with contextlib.suppress(_ClientGone):
+            with contextlib.suppress(ClientGone):
                 await self._serve()
             nursery.cancel_scope.cancel()
 
@@ -90,7 +81,7 @@ class ControlConnection:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        with contextlib.suppress(_ClientGone, OSError):
+        with contextlib.suppress(ClientGone, OSError):
             await self._take_lines()
             while data := await self._connection.recv(16384):
                 self._reader.receive_data(data)
@@ -98,6 +89,8 @@ class ControlConnection:
         self._ended = True
         if self._session.job is not None and not self._said_goodbye:
             self._session.job.stop()
+        if self._session.record_mode is not None:
+            self._session.data.break_off()
         self._wake()
 
     async def _take_lines(self) -> None:
@@ -105,50 +98,50 @@ class ControlConnection:
             try:
                 text = self._reader.next_line()
             except LineTooLong:
-                self._queue(_Line(b"", too_long=True))
+                self._queue(Line(b"", too_long=True))
             else:
                 if text is None:
                     return
-                text = text.lstrip()
-                if text:
-                    await self._take_line(text)
-            while self._waiting_bytes > _MAX_WAITING_BYTES and not self._draining:
+                if text.strip():
+                    await self._take_line(Line(text))
+            while self._lines.waiting_bytes > _MAX_WAITING_BYTES and not self._draining:
+                self._full = True
                 await self._changed.wait()
+                self._full = False
 
-    async def _take_line(self, text: bytes) -> None:
-        verb = split_command(text)[0]
+    async def _take_line(self, line: Line) -> None:
         job = self._session.job
-        if verb == "ABOR":
-            for line in self._lines:
-                line.aborted = True
+        # In MODE U replies come in the order of the commands.
+        at_once = job is not None and not self._lines and self._session.record_mode is None
+        if line.verb == "ABOR":
+            self._lines.abort()
             if job is not None:
                 job.aborted = True
                 job.stop()
-        elif verb == "STAT" and job is not None and not self._lines:
-            await self._execute(_Line(text))
+        elif line.verb == "STAT" and at_once:
+            await self._execute(line)
             return
-        elif verb in ("QUIT", "BYE") and job is not None and not self._lines:
+        elif line.verb in ("QUIT", "BYE") and at_once:
             # The transfer goes on (RFC 959, QUIT); some clients close its connection only after this answer.
             self._said_goodbye = True
-            await self._execute(_Line(text))
+            await self._execute(line)
             return
-        self._queue(_Line(text))
+        self._queue(line)
 
-    def _queue(self, line: _Line) -> None:
-        if self._draining and self._waiting_bytes > _MAX_WAITING_BYTES:
+    def _queue(self, line: Line) -> None:
+        if self._draining and self._lines.waiting_bytes > _MAX_WAITING_BYTES:
             # A client at work sends no such floods. Reading goes on, for ABOR.
             self._drained = True
             self._lines.clear()
-            self._waiting_bytes = 0
         if self._drained:
             return  # nothing that comes now will be served; ABOR has acted already
-        self._lines.append(line)
-        self._waiting_bytes += len(line.text) + _LINE_COST
+        self._lines.put(line)
         self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+        self._lines.wake()
 
     # -- serving ----------------------------------------------------------------------------------------------------
 
@@ -167,30 +160,60 @@ class ControlConnection:
                 return
             if not self._lines:
                 return
-            line = self._lines.popleft()
-            self._waiting_bytes -= len(line.text) + _LINE_COST
-            self._wake()
-            await self._execute(line)
+            if self._session.record_mode is not None and (first := self._lines.first()) and Pipeline.serves(first):
+                await self._serve_pipelined()
+            else:
+                line = self._lines.take()
+                self._wake()
+                await self._execute(line)
             self._active_at = trio.current_time()
 
-    async def _execute(self, line: _Line) -> None:
-        if line.too_long:
-            await self.send(reply(500, f"Command line is longer than {self._session.limits.line_bytes} bytes"))
-            return
-        verb, argument = split_command(line.text)
-        command = COMMANDS.get(verb)
-        answer: Reply | None
-        if command is None:
-            answer = reply(502, "Command not implemented.")
-        elif command.right > self._session.access:
-            answer = reply(534, f"Error processing command '{verb}': Access denied")
-        elif command.argument and not argument.strip():
-            answer = reply(501, f"Error processing command '{verb}': Argument missing")
-        elif line.aborted and command.moving:
-            self._session.take_range()  # it was meant for this command, not for the next one
-            answer = _ABORTED
-        else:
-            answer = await self._run(verb, argument, command)
+    async def _serve_pipelined(self) -> None:
+        """Serve what there is for a thread of its own."""
+        session = self._session
+        if session.data.is_accepting:
+            with trio.CancelScope() as scope:
+                session.job = Job("EPSV", Meter(), scope.cancel)
+                await session.data.settled()
+            session.job = None
+        token = trio.lowlevel.current_trio_token()
+
+        def on_taken() -> None:
+            if self._full and self._lines.waiting_bytes <= _MAX_WAITING_BYTES:
+                token.run_sync_soon(self._wake, idempotent=True)
+
+        # Another object for the same socket, since trio's own has no blocking calls.
+        with socket.socket(fileno=os.dup(self._connection.fileno())) as connection, trio.CancelScope(shield=True):
+            pipeline = Pipeline(
+                session,
+                self._lines,
+                Replies(connection),
+                is_over=lambda: self._drained,
+                on_stop=self._end_by_force,
+                on_taken=on_taken,
+            )
+            await in_thread(pipeline.run)
+
+    def _end_by_force(self, job: Job) -> None:
+        """Give a stopped transfer in MODE U some time to reach the end of its record, and then no more."""
+
+        async def end() -> None:
+            await trio.sleep(_RECORD_SECONDS)
+            if self._session.job is job:
+                self._session.data.break_off()
+
+        if self._nursery is not None:
+            self._nursery.start_soon(end)
+
+    async def _execute(self, line: Line) -> None:
+        command = command_of(line)
+        answer = refusal(self._session, line, command)
+        if answer is None and command is not None:
+            if line.aborted and command.moving:
+                self._session.take_range()  # it was meant for this command, not for the next one
+                answer = _ABORTED
+            else:
+                answer = await self._run(line.verb, line.argument, command)
         if answer is not None:
             await self.send(answer)
 
@@ -210,16 +233,12 @@ class ControlConnection:
             if command.moving:
                 await command.moving(session, argument, self._client)
             return None
-        except _ClientGone:
+        except ClientGone:
             raise
         except Cancelled:
             return self._stopped(verb)
         except Exception as error:
-            answer = error_reply(verb, error)
-            if answer is None:
-                session.log("internal-error", level="error", verb=verb, traceback=traceback.format_exc())
-                answer = reply(500, f"Error processing command '{verb}': internal error")
-            return answer
+            return failure(session, verb, error)
 
     def _stopped(self, verb: str) -> Reply | None:
         if self._ended:
@@ -268,7 +287,7 @@ class ControlConnection:
         """Send a reply.
 
         Raises:
-            _ClientGone: the client does not take it.
+            ClientGone: the client does not take it.
         """
         await self._send_bytes(answer.encode())
 
@@ -281,7 +300,7 @@ class ControlConnection:
                         view = view[await self._connection.send(view) :]
         except (OSError, trio.TooSlowError) as error:
             self._ended = True
-            raise _ClientGone from error
+            raise ClientGone from error
 
     def _is_connected(self) -> bool:
         """Whether the client's end is open, asked of the kernel: the reader may not have noticed yet."""

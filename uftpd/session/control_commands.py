@@ -13,6 +13,7 @@ from uftp.protocol.features import EXTENSION_FEATURES, HASH_ALGORITHMS, feature_
 from uftp.protocol.hashing import find_algorithm
 from uftp.protocol.names import quote
 from uftp.protocol.replies import Reply, multi_line, reply
+from uftpd.session.record_commands import set_options as set_record_options
 from uftpd.session.replies import OK, CommandError
 from uftpd.session.state import Session
 

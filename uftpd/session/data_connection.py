@@ -20,6 +20,8 @@ from uftp.protocol.command_port import plain_address
 from uftp.streams import Link, enable_keepalive
 
 _BACKLOG: Final = 16  # strangers queue up here while the right client is on its way
+_MOST_GREETING: Final = 16  # connections that have yet to prove whose they are; the oldest gives way to the next
+Greeter = Callable[[trio.socket.SocketType], Awaitable[bytes]]
 _DRAIN_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.1
 
@@ -61,6 +63,11 @@ class DataConnections:
         nursery: lives as long as the session; accepting runs in it.
         want_port: gets a port of the range, 0 if none came free; unused without a range.
         return_port: hands it back.
+
+    Attributes:
+        greeter: checks what a new connection says first (MODE U's hello). It returns the connection's nonce, empty for
+            one that is not the client's. None where the address is all there is to check.
+        nonce: what `greeter` has returned for the connection in use.
     """
 
     def __init__(
@@ -78,6 +85,23 @@ class DataConnections:
         self._peer = _plain_text(settings.peer).partition("%")[0]
         self._connection: socket.socket | None = None
         self._accepting: _Accepting | None = None
+        self.greeter: Greeter | None = None
+        self.nonce = b""
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the client is expected to connect."""
+        return self._accepting is not None
+
+    @property
+    def connection(self) -> socket.socket | None:
+        """The connection the client has made. It stays in this object's care."""
+        return self._connection
+
+    async def settled(self) -> None:
+        """Wait until the client has connected, or will not."""
+        if self._accepting is not None:
+            await self._accepting.done.wait()
 
     @property
     def is_open(self) -> bool:
@@ -125,17 +149,22 @@ class DataConnections:
     async def _accept(self, accepting: _Accepting) -> None:
         try:
             with trio.move_on_after(self._settings.connect_seconds), accepting.scope:
-                while self._connection is None:
-                    try:
-                        connection, address = await accepting.listener.accept()
-                    except OSError:  # out of descriptors or memory, mostly; it may pass
-                        await trio.sleep(_RETRY_SECONDS)
-                        continue
-                    if _plain_text(address[0]).partition("%")[0] == self._peer and not accepting.scope.cancel_called:
-                        with contextlib.suppress(OSError):  # reset by now; the client may come again
-                            self._connection = _plain_socket(connection)
-                    else:
-                        connection.close()
+                async with trio.open_nursery() as greetings:
+                    while self._connection is None:
+                        try:
+                            connection, address = await accepting.listener.accept()
+                        except OSError:  # out of descriptors or memory, mostly; it may pass
+                            await trio.sleep(_RETRY_SECONDS)
+                            continue
+                        ours = _plain_text(address[0]).partition("%")[0] == self._peer
+                        if not ours or accepting.scope.cancel_called:
+                            connection.close()
+                        elif self.greeter is None:
+                            self._take(connection)
+                        else:
+                            # Side by side: one that says nothing must not keep the client waiting.
+                            accepting.make_room()
+                            greetings.start_soon(self._greet, self.greeter, connection, accepting, greetings)
         finally:
             accepting.listener.close()
             if self._accepting is accepting:
@@ -144,6 +173,34 @@ class DataConnections:
             if accepting.leased:
                 with trio.CancelScope(shield=True), trio.move_on_after(5):
                     await self._return_port(accepting.leased, False)
+
+    def _take(self, connection: trio.socket.SocketType) -> bool:
+        with contextlib.suppress(OSError):  # reset by now; the client may come again
+            self._connection = _plain_socket(connection)
+            return True
+        return False
+
+    async def _greet(
+        self,
+        greeter: Greeter,
+        connection: trio.socket.SocketType,
+        accepting: _Accepting,
+        greetings: trio.Nursery,
+    ) -> None:
+        nonce = b""
+        scope = trio.CancelScope()
+        accepting.greeting.append(scope)
+        try:
+            with scope:
+                nonce = await greeter(connection)
+        finally:
+            accepting.greeting.remove(scope)
+            if not nonce or self._connection is not None or accepting.scope.cancel_called:
+                connection.close()
+        if nonce and self._connection is None:
+            self.nonce = nonce
+            if self._take(connection):
+                greetings.cancel_scope.cancel()
 
     async def link(self, stall_seconds: float) -> Link:
         """The connection, once the client has made it, fit for a pump. It stays in this object's care.
@@ -195,11 +252,12 @@ class DataConnections:
 
     def break_off(self) -> None:
         """Make every pump on the connection stop at once. The connection is of no use after."""
-        if self._connection is not None:
+        connection = self._connection
+        if connection is not None:
             try:
-                self._connection.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
             except OSError as error:
-                if error.errno != errno.ENOTCONN:
+                if error.errno not in (errno.ENOTCONN, errno.EBADF):  # a pump's thread may just have closed it
                     raise
 
 
@@ -214,6 +272,12 @@ class _Accepting:
         self.leased = leased
         self.scope = trio.CancelScope()
         self.done = trio.Event()
+        self.greeting: list[trio.CancelScope] = []
+
+    def make_room(self) -> None:
+        """For one more connection to be greeted."""
+        if len(self.greeting) >= _MOST_GREETING:
+            self.greeting[0].cancel()
 
 
 def _listener(address: str, port: int) -> trio.socket.SocketType:

@@ -14,6 +14,7 @@ from typing import Final
 from uftp.protocol import ProtocolError
 from uftp.protocol.replies import Reply, reply
 from uftp.streams import Cancelled, ConnectionBroken, SourceEnded, Stalled, StreamError
+from uftp.streams.records import Aborted, NotAuthentic
 from uftpd.session.data_connection import NoDataConnection, NoFreePort
 from uftpd.session.filters import Forbidden
 
@@ -53,9 +54,15 @@ class Incomplete(Exception):
     """An upload ended before the announced number of bytes."""
 
 
-def error_reply(verb: str, error: Exception) -> Reply | None:
-    """The reply for a command that raised `error`; None if it is none of the foreseen kinds."""
-    code_and_text = _code_and_text(verb, error)
+def error_reply(verb: str, error: Exception, *, record_mode: bool = False) -> Reply | None:
+    """The reply for a command that raised `error`; None if it is none of the foreseen kinds.
+
+    Args:
+        verb: the command.
+        error: what it raised.
+        record_mode: in MODE U 4xx says that trying again may help, as RFC 959 has it.
+    """
+    code_and_text = (_record_mode(error) if record_mode else None) or _code_and_text(verb, error)
     if code_and_text is None:
         return None
     code, text = code_and_text
@@ -87,6 +94,39 @@ def _code_and_text(verb: str, error: Exception) -> tuple[int, str] | None:
         case OSError():
             return _os_error(verb, error)
     return None
+
+
+def _record_mode(error: Exception) -> tuple[int, str] | None:
+    """What differs in MODE U (EXTENSIONS section 1, reply codes)."""
+    match error:
+        case NoDataConnection():
+            return 425, str(error)
+        case NotAuthentic():
+            return 421, str(error)
+        case Aborted():
+            return 426, f"the client gave the transfer up: {error}"
+        case Cancelled():
+            return 426, "transfer was stopped"
+        case ConnectionBroken() | Stalled():
+            return 426, str(error)
+        case Incomplete():
+            return 552, str(error)
+        case SourceEnded() | StreamError():
+            return 451, str(error)
+        case OSError():
+            return _record_mode_os_error(error)
+    return None
+
+
+def _record_mode_os_error(error: OSError) -> tuple[int, str] | None:
+    text = error.strerror or "operating system error"
+    if error.errno == errno.ENOSPC:
+        return 452, text
+    if error.errno in (errno.EBUSY, errno.ETXTBSY, errno.EAGAIN):
+        return 450, text
+    if error.errno in _NO_SPACE or error.errno in _NOT_TAKEN or isinstance(error, FileNotFoundError):
+        return None
+    return 451, text
 
 
 def _os_error(verb: str, error: OSError) -> tuple[int, str]:

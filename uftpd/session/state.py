@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from uftp.protocol.command_port import Access
 from uftp.protocol.features import DEFAULT_HASH
 from uftp.protocol.names import pct_decode, pct_encode
-from uftp.protocol.record_mode import RecordOptions
 from uftp.protocol.ranges import WHOLE_FILE, TransferRange
+from uftp.protocol.record_mode import NO_OPTIONS, RecordOptions
 from uftp.streams import NO_LAYERS, Durability, Layers, Meter, RateLimit
 from uftpd.session.data_connection import DataConnections
 from uftpd.session.paths import FileTree, normalise
@@ -78,7 +78,7 @@ class Session:
     durability: Durability = "rename"
     legacy_utc: bool = False
     layers: Layers = NO_LAYERS
-    record_options: RecordOptions = RecordOptions()
+    record_options: RecordOptions = NO_OPTIONS
     record_mode: RecordMode | None = None
     range: TransferRange = WHOLE_FILE
     hash_algorithm: str = DEFAULT_HASH

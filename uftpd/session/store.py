@@ -40,8 +40,21 @@ class Target(Protocol):
     def begin(self) -> None:
         """The client is there, and its first byte due."""
 
+    def set_facts(self, mtime_ns: int | None, permissions: int | None) -> None:
+        """Give the file this time of last change and these permission bits, at the latest when it gets its name.
+
+        All bytes are in; None leaves a fact as it would be.
+        """
+
     def commit(self, received: int) -> None:
         """All bytes are in: make them count."""
+
+    def undo(self, written: int) -> None:
+        """The transfer has failed: keep nothing of it, except for what a range has brought (EXTENSIONS 1).
+
+        Args:
+            written: bytes that have been written.
+        """
 
     def close(self) -> None:
         """Release; without a commit before, a part is gone, and what was written in place stays."""
@@ -63,8 +76,16 @@ class _PartTarget:
     def begin(self) -> None:
         pass
 
+    def set_facts(self, mtime_ns: int | None, permissions: int | None) -> None:
+        if permissions is not None:
+            self.mode = permissions
+        _set_time(self.part.fd, mtime_ns)
+
     def commit(self, received: int) -> None:
         self.part.publish(self.name, mode=self.mode, durability=self.durability)
+
+    def undo(self, written: int) -> None:
+        pass
 
     def close(self) -> None:
         self.part.discard()
@@ -78,10 +99,25 @@ class _PlacedTarget:
     durability: Durability
     how: How = "in-place"
     anew: bool = False
+    appended: bool = False
 
     def begin(self) -> None:
         if self.anew:
             os.ftruncate(self.fd, 0)
+
+    def set_facts(self, mtime_ns: int | None, permissions: int | None) -> None:
+        if self.how == "discard":
+            return
+        if permissions is not None:
+            os.fchmod(self.fd, permissions)
+        _set_time(self.fd, mtime_ns)
+
+    def undo(self, written: int) -> None:
+        if self.how == "discard":
+            return
+        # What another session has appended meanwhile must not go with it.
+        if self.anew or (self.appended and os.fstat(self.fd).st_size == self.offset + written):
+            os.ftruncate(self.fd, self.offset)
 
     def commit(self, received: int) -> None:
         if self.cut:
@@ -157,4 +193,9 @@ def open_append(tree: FileTree, path: bytes, durability: Durability) -> Target:
         tree.check_write(place)
         fd, info = tree.open_write(place, create=True, append=True)
         how: How = "in-place" if stat.S_ISREG(info.st_mode) else "discard"
-        return _PlacedTarget(fd, info.st_size, cut=False, durability=durability, how=how)
+        return _PlacedTarget(fd, info.st_size, cut=False, durability=durability, how=how, appended=True)
+
+
+def _set_time(fd: int, mtime_ns: int | None) -> None:
+    if mtime_ns is not None:
+        os.utime(fd, ns=(os.fstat(fd).st_atime_ns, mtime_ns))

@@ -12,10 +12,9 @@ from typing import Final
 from uftp.protocol.command_port import Access
 from uftp.protocol.replies import Reply
 from uftp.streams import Meter
-from uftpd.session import archive_command, transfers
+from uftpd.session import archive_command, record_commands, transfers
 from uftpd.session import control_commands as control
 from uftpd.session import file_commands as files
-from uftpd.session import record_commands
 from uftpd.session import record_transfers as records
 from uftpd.session.record_transfers import Exchange
 from uftpd.session.state import Session

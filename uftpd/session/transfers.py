@@ -144,7 +144,7 @@ async def retrieve(session: Session, argument: bytes, client: Client) -> None:
     require_connection(session)
     fd, info = await in_thread(lambda: session.tree.open_read(path))
     try:
-        length = _device_length(wanted) if is_zero(info) else wanted.readable(info.st_size)
+        length = device_length(wanted) if is_zero(info) else wanted.readable(info.st_size)
         # Where RANG set a length, clients are told that one, though the file may hold less (DATA-PLANE 5.3).
         announced = wanted.length if wanted.ranged and wanted.length is not None else length
         offset = 0 if is_zero(info) else wanted.offset
@@ -168,7 +168,8 @@ async def retrieve(session: Session, argument: bytes, client: Client) -> None:
     await client.send(DONE)
 
 
-def _device_length(wanted: TransferRange) -> int:
+def device_length(wanted: TransferRange) -> int:
+    """Bytes a RETR of /dev/zero sends."""
     if not wanted.ranged or wanted.length is None:
         return 0
     return min(wanted.length, OPEN_LENGTH)
@@ -245,25 +246,34 @@ async def _upload(
 
 async def list_directory(session: Session, argument: bytes, client: Client) -> None:
     """LIST."""
-    now = time.time()
-    await _listing(session, "LIST", argument, lambda info: format_list(named(session, info), now=now), client)
+    await _listing(session, "LIST", argument, client)
 
 
 async def list_names(session: Session, argument: bytes, client: Client) -> None:
     """NLST."""
-    await _listing(session, "NLST", argument, lambda info: session.say(info.name), client)
+    await _listing(session, "NLST", argument, client)
 
 
 async def list_machine(session: Session, argument: bytes, client: Client) -> None:
-    """MLSD: times are UTC always, since no legacy client reads them here (DATA-PLANE 4.3)."""
-    await _listing(session, "MLSD", argument, lambda info: facts_line(session, info, utc=True, type_first=True), client)
+    """MLSD."""
+    await _listing(session, "MLSD", argument, client)
 
 
-async def _listing(
-    session: Session, verb: str, argument: bytes, line: Callable[[FileInfo], bytes], client: Client
-) -> None:
+def listing_line(session: Session, verb: str) -> Callable[[FileInfo], bytes]:
+    """What makes the lines of a listing."""
+    if verb == "LIST":
+        now = time.time()
+        return lambda info: format_list(named(session, info), now=now)
+    if verb == "NLST":
+        return lambda info: session.say(info.name)
+    # Times are UTC always, since no legacy client reads them here (DATA-PLANE 4.3).
+    return lambda info: facts_line(session, info, utc=True, type_first=True)
+
+
+async def _listing(session: Session, verb: str, argument: bytes, client: Client) -> None:
     session.take_range()
-    path = session.path(_without_options(argument) if verb != "MLSD" else argument)
+    line = listing_line(session, verb)
+    path = session.path(without_options(argument) if verb != "MLSD" else argument)
     require_connection(session)
     try:
         with ExitStack() as directory:
@@ -271,7 +281,7 @@ async def _listing(
             async with running(session, verb) as job:
                 link = await session.data.link(session.limits.stall_seconds)
                 await client.send(reply(150, "OK"))
-                await pumped(session, job, lambda: _send_listing(session, entries, line, link.outgoing(), job.meter))
+                await pumped(session, job, lambda: send_listing(session, entries, line, link.outgoing(), job.meter))
     except NotADirectoryError:
         raise CommandError(550, "Directory does not exist.") from None
     finally:
@@ -280,13 +290,14 @@ async def _listing(
     await client.send(DONE)
 
 
-def _send_listing(
+def send_listing(
     session: Session,
     entries: Iterator[FileInfo],
     line: Callable[[FileInfo], bytes],
     outgoing: Outgoing,
     meter: Meter,
 ) -> None:
+    """Send a listing, to its end."""
     block = bytearray()
     hidden = 0
     for info in entries:
@@ -304,7 +315,7 @@ def _send_listing(
         session.log("names-hidden", level="warning", count=hidden)
 
 
-def _without_options(argument: bytes) -> bytes:
+def without_options(argument: bytes) -> bytes:
     """The path of `LIST -la path`."""
     rest = argument.lstrip()
     while rest.startswith(b"-"):

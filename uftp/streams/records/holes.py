@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -87,6 +88,8 @@ class HoleWriter:
         self._target = target
         info = os.fstat(target)
         self._regular = stat.S_ISREG(info.st_mode)
+        # There every write goes to the end, wherever that is by now.
+        self._appending = bool(fcntl.fcntl(target, fcntl.F_GETFL) & os.O_APPEND)
 
     def write(self, offset: int, length: int) -> None:
         """Make `length` bytes from `offset` read as zeros, without space where that can be.
@@ -96,6 +99,9 @@ class HoleWriter:
         """
         if not self._regular:
             return  # /dev/null
+        if self._appending:
+            self._write_zeros(offset, length)
+            return
         end = offset + length
         old = os.fstat(self._target).st_size
         inside = min(end, old) - offset
@@ -106,8 +112,10 @@ class HoleWriter:
             _write_all(self._target, _ZEROS[:1], end - 1)
 
     def _clear(self, offset: int, length: int) -> None:
-        if _punch(self._target, offset, length):
-            return
+        if not _punch(self._target, offset, length):
+            self._write_zeros(offset, length)
+
+    def _write_zeros(self, offset: int, length: int) -> None:
         while length > 0:
             count = min(length, len(_ZEROS))
             _write_all(self._target, memoryview(_ZEROS)[:count], offset)

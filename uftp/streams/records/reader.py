@@ -254,6 +254,7 @@ class RecordIncoming:
     Attributes:
         facts: MLST facts that came with the end; empty before, and without.
         verified: whether a digest came and was right.
+        written: bytes, and zeros of holes, that `to_file` has written, whole blocks or not.
     """
 
     marked = True
@@ -261,6 +262,7 @@ class RecordIncoming:
     def __init__(self, reader: RecordReader, number: int, binding: bytes, *, facts: bool) -> None:
         self.facts = b""
         self.verified = False
+        self.written = 0
         self._reader = reader
         self._options = reader._options
         self._number = number
@@ -293,11 +295,13 @@ class RecordIncoming:
                 count = os.pwrite(target, data, at)
                 data = data[count:]
                 at += count
+                self.written += count
 
         def skip(count: int, position: int) -> None:
             nonlocal holes
             holes = holes or HoleWriter(target)
             holes.write(offset + position, count)
+            self.written += count
 
         return self._consume(write, skip, length, meter, limit)
 
