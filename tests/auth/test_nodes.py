@@ -194,6 +194,13 @@ async def test_a_node_that_dies_behind_a_resumed_session_is_unreachable(pki: Pki
         assert not instance.up
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "ü" * 70])
+async def test_a_host_that_cannot_be_is_unreachable(pki: Pki, host: str) -> None:
+    where = Instance(host="x", command=HostPort(host, 1))
+    with pytest.raises(NodeUnreachable, match=host[:3]):
+        await _port(pki).exchange(where, PingRequest())
+
+
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, pki: Pki) -> None:
     (tmp_path / "junk.pem").write_text("junk")
     certificate, key = pki.directory / "auth.pem", pki.directory / "auth.key"
@@ -297,16 +304,40 @@ async def test_the_background_finds_a_dead_node_and_a_repaired_one(
     assert [round(at - start) for at in node.asked] == [0, 30, 60, 90, 150, 180]
 
 
+async def test_a_ping_that_fails_in_an_unknown_way_ends_nothing(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    node = _ScriptedNode()
+    settings = CommandPortClient()
+    where = Instance(host="x", command=HostPort("127.0.0.1", 1), plain=True)
+    instance = NodeInstance("TEST", 1, where, node, settings)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(instance.watch)
+        await trio.sleep(10)
+        node.alive = None
+        await trio.sleep(30)
+        states = [instance.up]
+        node.alive = True
+        await instance.background_ping(nursery).wait()
+        await trio.sleep(60)
+        states.append(instance.up)
+        nursery.cancel_scope.cancel()
+    assert states == [False, True]
+    assert "ping failed" in [record.getMessage() for record in caplog.records]
+
+
 class _ScriptedNode:
     """Stands for the command port of a node, without sockets."""
 
     def __init__(self) -> None:
-        self.alive = True
+        self.alive: bool | None = True
         self.asked: list[float] = []
 
     async def exchange(self, *_: object, **__: object) -> bytes:
         self.asked.append(trio.current_time())
         await trio.lowlevel.checkpoint()
+        if self.alive is None:
+            raise RuntimeError("a mistake of ours")
         if not self.alive:
             raise NodeUnreachable("dead")
         return b"Version: 1\n"

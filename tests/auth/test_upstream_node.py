@@ -23,7 +23,9 @@ from uftpd.config.auth import CommandPortClient, Instance
 from uftpd.config.toml import HostPort
 
 _VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "command-port.json").read_text())
-_REPLIES = {e["note"].partition(":")[0].partition(";")[0]: e["reply"].encode() for e in _VECTORS["exchanges"]}
+_REPLIES: dict[str, bytes] = {
+    e["note"].partition(":")[0].partition(";")[0]: e["reply"].encode() for e in _VECTORS["exchanges"]
+}
 _EXTENSIONS = {"request-id", "purpose", "scope", "expires", "max-logins", "http"}
 _FULL = TransferRequest(
     user="user1",

@@ -145,7 +145,7 @@ class CommandPort:
         address = str(instance.command)
         try:
             plain = await trio.open_tcp_stream(instance.command.host, instance.command.port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
             raise NodeUnreachable(f"{address}: {_reason(error)}") from error
         if instance.plain:
             return plain
@@ -199,11 +199,12 @@ def _check_subject(stream: trio.SSLStream[trio.SocketStream], instance: Instance
     if not instance.subject:
         return
     der = stream.getpeercert(binary_form=True)
-    subject = x509.load_der_x509_certificate(der).subject.rfc4514_string() if der else ""
+    subject, matches = "", False
     try:
+        subject = x509.load_der_x509_certificate(der).subject.rfc4514_string() if der else ""
         matches = same_rdns(subject, instance.subject)
-    except InvalidName:
-        matches = False
+    except (InvalidName, ValueError):
+        pass  # OpenSSL takes certificates that have no name one could compare
     if not matches:
         raise NodeUnreachable(f"{instance.command}: its certificate is for '{subject}'")
 

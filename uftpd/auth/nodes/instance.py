@@ -17,7 +17,7 @@ from uftp.protocol.command_replies import (
     parse_transfer_reply,
     parse_user_info_reply,
 )
-from uftpd.auth.events import event
+from uftpd.auth.events import event, logger
 from uftpd.auth.nodes.client import CommandPort, NodeUnreachable
 from uftpd.config.auth import CommandPortClient, Instance
 
@@ -116,7 +116,7 @@ class NodeInstance:
 
     async def _ping_in_background(self, over: trio.Event) -> None:
         try:
-            await self.ping(max_age=0)
+            await self._ping_and_log()
         finally:
             self._ping_over = None
             over.set()
@@ -125,7 +125,15 @@ class NodeInstance:
         """Ping the node from time to time, for ever."""
         while True:
             await trio.sleep(max(0.0, self._next_ping() - self._clock()))
+            await self._ping_and_log()
+
+    async def _ping_and_log(self) -> None:
+        """A ping whose failure, of whatever kind, ends nothing else."""
+        try:
             await self.ping(max_age=0)
+        except Exception:
+            logger.exception("ping failed", extra={"facts": {"server": self.server, "instance": self.number}})
+            self._failed(NodeUnreachable("internal error"))
 
     def _next_ping(self) -> float:
         if not self.up and self._failed_at is not None:
