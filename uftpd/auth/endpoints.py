@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -93,9 +95,15 @@ def routes(endpoints: Sequence[Endpoint], find_caller: FindCaller) -> list[Route
     found = []
     for path, methods in by_path.items():
         gate = _Gate(methods, find_caller)
-        found.append(Route(path, gate.serve, methods=list(methods)))
-        found.append(Route(f"{path}/", gate.serve, methods=list(methods)))
+        found += [_any_method(Route(form, gate.serve)) for form in (path, f"{path}/")]
     return found
+
+
+def _any_method(route: Route) -> Route:
+    # The gate looks at methods. The router would pass a wrong one on to the next path that matches, and `token` is not
+    # to be the name of a server (CONTROL-PLANE 1.5).
+    route.methods = None
+    return route
 
 
 class _Gate:
@@ -103,10 +111,13 @@ class _Gate:
 
     def __init__(self, methods: Mapping[str, Endpoint], find_caller: FindCaller) -> None:
         self._methods = methods
+        self._allowed = {*methods, *(["HEAD"] if "GET" in methods else [])}
         self._find_caller = find_caller
 
     async def serve(self, request: Request) -> Response:
-        endpoint = self._methods["GET" if request.method == "HEAD" else request.method]
+        endpoint = self._methods.get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._allowed))})
         context_of(request).resource = endpoint.path
         if endpoint.produces != ANY and not accepts(request.headers.getlist("accept"), endpoint.produces):
             raise RequestError(f"This resource produces {endpoint.produces} only", status=406)

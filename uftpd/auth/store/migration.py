@@ -51,7 +51,8 @@ def migrate(engine: Engine) -> bool:
                 ) from None
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-    event("store brought to this version", before=found or "empty", now=newest)
+    if found is not None:
+        event("store brought to this version", before=found, now=newest)
     return True
 
 
