@@ -22,11 +22,14 @@ class Layers:
         compress: gzip.
         cipher: "AES" or "BLOWFISH"; empty for none.
         key: of the cipher, as in the transfer request: for AES 16 bytes IV and the key.
+        pads_always: several streams with AES alone get their padding even where a stream is a multiple of the cipher's
+            block; one client in use then fails (DATA-PLANE 7.1).
     """
 
     compress: bool = False
     cipher: str = ""
     key: bytes = field(default=b"", repr=False)
+    pads_always: bool = True
 
     @property
     def plain(self) -> bool:
@@ -51,7 +54,12 @@ class Link:
     ) -> None:
         self.connections = tuple(connections)
         self._layers = layers
-        self._framed = framed
+        self._framed = framed and len(self.connections) > 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one connection with nothing but the bytes, which can carry one transfer after the other."""
+        return not self._framed and self._layers.plain
 
     def prepare(self, stall_seconds: float) -> None:
         """Make the connections fit for pumps; see `uftp.streams.pump.prepare`."""
@@ -60,10 +68,18 @@ class Link:
 
     def outgoing(self) -> Outgoing:
         """For one transfer to the peer."""
+        if not self.plain:
+            from uftp.streams.legacy import LegacyOutgoing
+
+            return LegacyOutgoing(self.connections, self._layers, framed=self._framed)
         return PlainOutgoing(self.connections[0])
 
     def incoming(self) -> Incoming:
         """For one transfer from the peer."""
+        if not self.plain:
+            from uftp.streams.legacy import LegacyIncoming
+
+            return LegacyIncoming(self.connections, self._layers, framed=self._framed)
         return PlainIncoming(self.connections[0])
 
     def shutdown(self) -> None:
