@@ -93,7 +93,7 @@ def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
     from uftpd.auth.identity.credential import ServerCredential
     from uftpd.auth.identity.password_file import parse_password_file
     from uftpd.auth.nodes.client import CommandPort
-    from uftpd.auth.server import tls_context
+    from uftpd.auth.tls import tls_context
 
     found = [f"{path}: {problem}" for problem in auth.problems(config)]
     server = config.server
