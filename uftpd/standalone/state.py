@@ -6,7 +6,7 @@ STATE/            0700 (as root 0711: the CA certificate is for everybody, all e
   account         name and password of an account that was made up, 0600
   uftpd.log       the log of all processes
   private/        the authority's key
-  auth/           the auth server: configuration, certificate, password file, map file
+  auth/           the auth server: configuration, certificate, password file, map file, store
   nodes/NAME/     a data node: configuration, certificate, list of admitted auth servers
 """
 
@@ -259,6 +259,9 @@ map_file = "map.json"
 
 [command_port]
 ca = "ca.pem"
+
+[store]
+path = "store.sqlite"
 
 [limits]
 drain_seconds = {DRAIN_SECONDS}
