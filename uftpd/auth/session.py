@@ -63,6 +63,9 @@ async def assemble(
     """
     group = granted.group_on(server.name, request.group)
     account = granted.account_on(server.name)
+    if not granted.counts_on(server.name):
+        holds = ", ".join(granted.servers or ()) or "no server"
+        raise NotAllowed(f"You are logged in for {holds} only: '{server.name}' does not know your key")
     if account is None:
         raise NotAllowed(f"You have no account on '{server.name}'")
     if request.client is not None and not policy.allow_client_addresses:

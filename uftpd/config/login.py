@@ -108,7 +108,8 @@ class OidcProvider(Section, frozen=True):
         timeout_seconds: for one question to the provider.
         down_seconds: a provider that did not answer is left alone this long.
         leeway_seconds: by which clocks may differ.
-        login_client, login_scopes: shown to clients, so that `uftp login` needs no settings of its own.
+        login_client, login_scopes: shown to clients (`server.oidc` of the info reply: name, issuer, clientId,
+            scopes), so that `uftp login` needs no settings of its own.
     """
 
     identity: str
