@@ -13,7 +13,6 @@ from enum import Enum
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route

@@ -20,6 +20,7 @@ from uftpd.auth.identity.base import Identity
 from uftpd.auth.nodes.registry import LogicalServer, NodeRegistry
 from uftpd.auth.session import rate_limit
 from uftpd.config.auth import AuthConfig
+from uftpd.config.login import Login, ordered_methods
 
 JsonObject = dict[str, Any]
 
@@ -34,6 +35,7 @@ class ServerFacts:
         trusted_authorities: names of the CAs nodes are checked against.
         up_since: wall-clock seconds.
         certificate_ends: wall-clock seconds; None without a certificate.
+        providers: identity providers that clients may send people to: `name`, `issuer`, `clientId`, `scopes`.
     """
 
     site_name: str
@@ -41,6 +43,7 @@ class ServerFacts:
     trusted_authorities: tuple[str, ...]
     up_since: float
     certificate_ends: float | None
+    providers: tuple[JsonObject, ...] = ()
 
 
 def gather_facts(config: AuthConfig, up_since: float) -> ServerFacts:
@@ -55,7 +58,22 @@ def gather_facts(config: AuthConfig, up_since: float) -> ServerFacts:
         }
     authorities = tuple(ca.subject.rfc4514_string() for ca in _certificates(config.command_port.ca))
     ends = own[0].not_valid_after_utc.timestamp() if own else None
-    return ServerFacts(config.server.site_name, credential, authorities, up_since, ends)
+    providers = tuple(_providers(config.login))
+    return ServerFacts(config.server.site_name, credential, authorities, up_since, ends, providers)
+
+
+def _providers(login: Login) -> list[JsonObject]:
+    names = [method.removeprefix("oidc.") for method in ordered_methods(login) if method.startswith("oidc.")]
+    return [
+        {
+            "name": name,
+            "issuer": login.oidc[name].issuers[0],
+            "clientId": login.oidc[name].login_client,
+            "scopes": list(login.oidc[name].login_scopes),
+        }
+        for name in names
+        if login.oidc[name].login_client
+    ]
 
 
 def _certificates(path: Path | None) -> list[x509.Certificate]:
@@ -137,6 +155,8 @@ def _client(identity: Identity, granted: Entitlements) -> JsonObject:
 
 def _own(registry: NodeRegistry, facts: ServerFacts, known: bool) -> JsonObject:
     own: JsonObject = {"siteName": facts.site_name, "currentTime": show_time(time.time())}
+    if facts.providers:
+        own["oidc"] = list(facts.providers)  # for those who are about to log in, too
     if not known:
         return own
     own |= {

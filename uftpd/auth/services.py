@@ -96,7 +96,7 @@ def build_services(
     logins = LoginChain(build_logins(config.login, registry, keys.credential, revocations))
     sources: list[AttributeSource] = []
     if config.attributes.map_file is not None:
-        sources.append(MapFile(config.attributes.map_file, config.attributes.match))
+        sources.append(MapFile(config.attributes.map_file, config.attributes.match, config.nodes))
     sessions = SecuritySessions(
         config.security_sessions,
         lasting.store,
