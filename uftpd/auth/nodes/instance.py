@@ -21,7 +21,7 @@ from uftpd.auth.events import event, logger
 from uftpd.auth.nodes.client import CommandPort, NodeUnreachable
 from uftpd.config.auth import CommandPortClient, Instance
 
-SECRET_BYTES = 20  # twice that many hexadecimal digits
+SECRET_BYTES = 16  # twice that many hexadecimal digits
 STATUS_SECONDS = 1.0  # an answer younger than this is news enough for a status
 MIN_REST_SECONDS = 1.0  # between background pings of a node that is down, whatever the configuration says
 
