@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres import Postgres, postgres
 from running_auth import Pki, StartAuth, make_password_lines, make_pki, starter
 
 
@@ -21,3 +23,9 @@ def password_lines() -> str:
 @pytest.fixture
 def start_auth(tmp_path: Path, pki: Pki, password_lines: str) -> StartAuth:
     return starter(tmp_path, pki, password_lines)
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server

@@ -16,6 +16,7 @@ import trustme
 from fake_node import FakeNode, serving
 
 from uftpd.auth.identity.password_file import password_line
+from uftpd.auth.reload import InForce
 from uftpd.auth.server import open_server, serve
 from uftpd.config.auth import AuthConfig, checked
 from uftpd.config.toml import load
@@ -30,6 +31,7 @@ MAP: dict[str, Any] = {
     },
     "CN=No Account,O=x": {"role": "user"},
     "CN=Banned,O=x": {"role": "banned"},
+    "CN=Admin,O=x": {"role": "admin", "xlogin": "user1"},
 }
 
 
@@ -72,6 +74,7 @@ def make_password_lines() -> str:
         "banned:7a066bbc4c14cd9d7fb869f8cb3ecee2:09e9ba795983c2862d1fa83ad9b28959:CN=Banned,O=x",
         "unmapped:7a066bbc4c14cd9d7fb869f8cb3ecee2:09e9ba795983c2862d1fa83ad9b28959:CN=Unmapped,O=x",
     ]
+    lines.append("admin:7a066bbc4c14cd9d7fb869f8cb3ecee2:09e9ba795983c2862d1fa83ad9b28959:CN=Admin,O=x")
     return "\n".join(lines) + "\n"
 
 
@@ -85,6 +88,8 @@ class Running:
     directory: Path
     config: AuthConfig
     pki: Pki
+    running: InForce
+    monitoring: str = ""
 
     @property
     def node(self) -> FakeNode:
@@ -131,13 +136,16 @@ def starter(tmp_path: Path, pki: Pki, password_lines: str) -> StartAuth:
             port = opened.listeners[0].getsockname()[1]
             shutdown = trio.Event()
 
-            async def run(*, task_status: trio.TaskStatus[None]) -> None:
+            async def run(*, task_status: trio.TaskStatus[InForce]) -> None:
                 await serve(config, opened, shutdown=shutdown, task_status=task_status)
 
-            await nursery.start(run)
+            running: InForce = await nursery.start(run)
             trust = ssl.create_default_context(cafile=pki.ca_path)
             async with httpx2.AsyncClient(verify=trust, timeout=30) as client:
-                yield Running(f"https://127.0.0.1:{port}", client, fakes, tmp_path, config, pki)
+                started = Running(f"https://127.0.0.1:{port}", client, fakes, tmp_path, config, pki, running)
+                if opened.monitoring:
+                    started.monitoring = f"http://127.0.0.1:{opened.monitoring[0].getsockname()[1]}"
+                yield started
             shutdown.set()
             nursery.cancel_scope.deadline = trio.current_time() + 5
             nursery.cancel_scope.cancel()
