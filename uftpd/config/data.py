@@ -93,7 +93,7 @@ class Limits(_Section, frozen=True):
         share_sessions_per_user, copy_sessions_per_user: the same for sessions that serve shares and copies.
         sessions: sessions of all users.
         spares: processes kept ready for logins to come, about 3 MB each.
-        streams: parallel data connections of one transfer; clients are granted one until framed streams are there.
+        streams: parallel data connections of one transfer, for clients without MODE U.
         unproven: connections that have not logged in.
         unproven_per_address: the same, of one client address.
         line_bytes: longest command line.
@@ -111,7 +111,7 @@ class Limits(_Section, frozen=True):
     copy_sessions_per_user: Count = 32
     sessions: Count = 2000
     spares: Annotated[int, msgspec.Meta(ge=0, le=64)] = 4
-    streams: Count = 4
+    streams: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     unproven: Count = 256
     unproven_per_address: Count = 64
     line_bytes: Annotated[int, msgspec.Meta(ge=512, le=65536)] = 16384
@@ -132,6 +132,18 @@ class Limits(_Section, frozen=True):
                 return self.share_sessions_per_user
             case Purpose.COPY:
                 return self.copy_sessions_per_user
+
+
+class Transfers(_Section, frozen=True):
+    """`[transfers]`: how data may travel.
+
+    Attributes:
+        legacy_ciphers: ciphers that may carry data outside MODE U. They do not keep it from being changed; without
+            them old clients cannot encrypt at all, and ours use MODE U. Requests with such a key are refused, but for
+            one that may be for MODE U: that session takes nothing else.
+    """
+
+    legacy_ciphers: tuple[Literal["AES", "BLOWFISH"], ...] = ("AES", "BLOWFISH")
 
 
 class Files(_Section, frozen=True):
@@ -170,6 +182,7 @@ class DataConfig(_Section, frozen=True):
     command_port: CommandPort = CommandPort()
     users: Users = Users()
     limits: Limits = Limits()
+    transfers: Transfers = Transfers()
     files: Files = Files()
     log: Log = Log()
 

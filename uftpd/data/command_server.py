@@ -15,6 +15,7 @@ import trio
 
 from uftp._version import __version__
 from uftp.protocol.command_port import (
+    Cipher,
     PingRequest,
     Request,
     RequestReader,
@@ -42,6 +43,7 @@ from uftpd.events import EventLog
 _log = EventLog("command")
 
 _REPLY_SECONDS: Final = 15.0
+_RECORD_KEY_BYTES: Final = 48  # what clients of MODE U ask for (EXTENSIONS section 1)
 _TOO_MANY: Final = encode_refusal("Too many requests at once, try again later")
 _UNKNOWN_USER: Final = b"500 No such user or no home directory found\n"
 
@@ -190,6 +192,11 @@ class CommandServer:
             )
         if request.http:
             raise RequestRefused("Access over HTTP is not supported by this UFTPD server.")
+        cipher = request.algorithm
+        # A key of the form MODE U's clients use may be for MODE U; the session then takes nothing else.
+        maybe_records = cipher is Cipher.AES and len(request.key or b"") == _RECORD_KEY_BYTES
+        if cipher and cipher.value not in self.config.transfers.legacy_ciphers and not maybe_records:
+            raise RequestRefused(f"{cipher.value} is not allowed on this UFTPD server.")
 
 
 async def _receive(stream: trio.abc.ReceiveStream) -> Request | None:

@@ -310,7 +310,9 @@ class Sessions:
             utc_times=files.legacy_times == "utc" or arrival.wants_utc,
             key=request.key or b"",
             algorithm=request.algorithm.value if request.key and request.algorithm else "",
+            cipher_allowed=request.algorithm is None or request.algorithm.value in self.config.transfers.legacy_ciphers,
             compress=request.compress,
+            streams=limits.streams,
         )
 
     # -- listening --------------------------------------------------------------------------------------------------

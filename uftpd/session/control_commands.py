@@ -7,6 +7,7 @@ reads them (DATA-PLANE 4 and 4.5).
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from uftp.protocol import ranges
 from uftp.protocol.features import EXTENSION_FEATURES, HASH_ALGORITHMS, feature_lines
@@ -35,12 +36,15 @@ def system_reply() -> Reply:
 
 def feat(session: Session, argument: bytes) -> Reply:
     """FEAT (RFC 2389)."""
-    return features_reply(keep_alive=True, hash_algorithm=session.hash_algorithm)
+    # Who asks is none of those that cannot take a whole block of padding (DATA-PLANE 7.1).
+    session.data.layers = replace(session.data.layers, pads_always=True)
+    cipher = session.layers.cipher if session.cipher_allowed else None
+    return features_reply(keep_alive=session.layers.plain, cipher=cipher, hash_algorithm=session.hash_algorithm)
 
 
-def features_reply(*, keep_alive: bool, hash_algorithm: str) -> Reply:
-    """The same before and after login, but for KEEP-ALIVE, which depends on the session."""
-    lines = feature_lines(keep_alive=keep_alive, cipher=None, hash_algorithm=hash_algorithm)
+def features_reply(*, keep_alive: bool, hash_algorithm: str, cipher: str | None = None) -> Reply:
+    """The same before and after login, but for KEEP-ALIVE and the cipher, which depend on the session."""
+    lines = feature_lines(keep_alive=keep_alive, cipher=cipher, hash_algorithm=hash_algorithm)
     return multi_line(211, "Features:", lines, "END")
 
 
@@ -61,9 +65,9 @@ def noop(session: Session, argument: bytes) -> Reply:
         if wanted > 1:
             raise CommandError(504, "In MODE U one data connection serves all transfers")
         return reply(222, "Opening 1 data connections")
-    session.data.finish(drain=False)
-    # Several streams come with the framing they need; until then one is what a client gets.
-    return reply(222 if wanted == 1 else 223, "Opening 1 data connections")
+    granted = min(wanted, session.limits.streams)
+    session.data.want(granted)
+    return reply(222 if granted == wanted else 223, f"Opening {granted} data connections")
 
 
 def quit_session(session: Session, argument: bytes) -> Reply:
@@ -115,8 +119,17 @@ def allocate(session: Session, argument: bytes) -> Reply:
 
 def keep_alive(session: Session, argument: bytes) -> Reply:
     """KEEP-ALIVE: data connections outlive transfers of known length (DATA-PLANE 6.5)."""
-    session.keep_alive = argument.strip().lower() in _TRUE
+    _set_keep_alive(session, argument.strip().lower() in _TRUE)
     return OK
+
+
+def _set_keep_alive(session: Session, flag: bool) -> None:
+    # Where the end of a transfer is the end of its connection, a 200 would make the Java client go on with a dead one.
+    if flag and not session.layers.plain:
+        raise CommandError(504, "Compressed or encrypted data connections carry one transfer each")
+    if flag and session.data.wanted > 1:
+        raise CommandError(504, "Several data connections carry one transfer only")
+    session.keep_alive = flag
 
 
 def no_active_mode(session: Session, argument: bytes) -> Reply:
@@ -154,7 +167,7 @@ def _set_option(session: Session, key: str, value: bytes) -> Reply:
         case "HASH":
             _set_hash(session, value)
         case "KEEP_ALIVE":
-            session.keep_alive = flag
+            _set_keep_alive(session, flag)
         case "ARCHIVE":
             session.archive = flag
         case "RATE_LIMIT":

@@ -1,4 +1,4 @@
-"""Data connections of a session: passive ports, who may connect, and the connection in use (DATA-PLANE section 6).
+"""Data connections of a session: passive ports, who may connect, and the connections in use (DATA-PLANE section 6).
 
 A listener lives only while its client has yet to connect. Strangers that reach it are turned away and it waits on.
 Commands are read meanwhile; a transfer waits for the connection when it needs it.
@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from uftp.protocol.command_port import plain_address
-from uftp.streams import Link, enable_keepalive
+from uftp.streams import NO_LAYERS, Link, enable_keepalive
 
 _BACKLOG: Final = 16  # strangers queue up here while the right client is on its way
 _MOST_GREETING: Final = 16  # connections that have yet to prove whose they are; the oldest gives way to the next
@@ -68,6 +68,7 @@ class DataConnections:
         greeter: checks what a new connection says first (MODE U's hello). It returns the connection's nonce, empty for
             one that is not the client's. None where the address is all there is to check.
         nonce: what `greeter` has returned for the connection in use.
+        layers: on all connections of transfers outside MODE U.
     """
 
     def __init__(
@@ -83,30 +84,41 @@ class DataConnections:
         self._return_port = return_port
         self._local = _plain_text(settings.local)
         self._peer = _plain_text(settings.peer).partition("%")[0]
-        self._connection: socket.socket | None = None
-        self._accepting: _Accepting | None = None
+        self._slots: list[_Slot] = []
+        self._wanted = 1
+        self.layers = NO_LAYERS
         self.greeter: Greeter | None = None
         self.nonce = b""
 
     @property
     def is_accepting(self) -> bool:
         """Whether the client is expected to connect."""
-        return self._accepting is not None
+        return any(slot.is_accepting for slot in self._slots)
 
     @property
     def connection(self) -> socket.socket | None:
-        """The connection the client has made. It stays in this object's care."""
-        return self._connection
+        """The connection the client has made, the first of several. It stays in this object's care."""
+        return self._slots[0].connection if self._slots else None
 
     async def settled(self) -> None:
         """Wait until the client has connected, or will not."""
-        if self._accepting is not None:
-            await self._accepting.done.wait()
+        for slot in list(self._slots):
+            await slot.done.wait()
 
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, or a client is expected to make one."""
-        return self._connection is not None or self._accepting is not None
+        return any(slot.is_accepting or slot.connection is not None for slot in self._slots)
+
+    @property
+    def wanted(self) -> int:
+        """How many connections the next transfer has."""
+        return self._wanted
+
+    def want(self, count: int) -> None:
+        """Close what is open; the next transfer has `count` connections, each asked for by `listen`."""
+        self.give_up()
+        self._wanted = count
 
     @property
     def passive_address(self) -> str | None:
@@ -116,7 +128,7 @@ class DataConnections:
         return None if ":" in self._local else self._local
 
     async def listen(self) -> int:
-        """Close what is open, and wait for the client on a new port.
+        """Wait for the client on a new port. As many connections as wanted are closed first, and one is wanted then.
 
         Returns:
             The port.
@@ -124,10 +136,12 @@ class DataConnections:
         Raises:
             NoFreePort: none in the range came free.
         """
-        await self.close()
+        if len(self._slots) >= self._wanted:
+            await self.close()
         listener, leased = await self._bind()
-        self._accepting = accepting = _Accepting(listener, leased)
-        self._nursery.start_soon(self._accept, accepting)
+        slot = _Slot(listener, leased)
+        self._slots.append(slot)
+        self._nursery.start_soon(self._accept, slot)
         return int(listener.getsockname()[1])
 
     async def _bind(self) -> tuple[trio.socket.SocketType, int]:
@@ -146,116 +160,112 @@ class DataConnections:
                     break
         raise NoFreePort(f"No free port in the range {self._settings.port_range}")
 
-    async def _accept(self, accepting: _Accepting) -> None:
+    async def _accept(self, slot: _Slot) -> None:
         try:
-            with trio.move_on_after(self._settings.connect_seconds), accepting.scope:
+            with trio.move_on_after(self._settings.connect_seconds), slot.scope:
                 async with trio.open_nursery() as greetings:
-                    while self._connection is None:
+                    while slot.connection is None:
                         try:
-                            connection, address = await accepting.listener.accept()
+                            connection, address = await slot.listener.accept()
                         except OSError:  # out of descriptors or memory, mostly; it may pass
                             await trio.sleep(_RETRY_SECONDS)
                             continue
                         ours = _plain_text(address[0]).partition("%")[0] == self._peer
-                        if not ours or accepting.scope.cancel_called:
+                        if not ours or slot.scope.cancel_called:
                             connection.close()
                         elif self.greeter is None:
-                            self._take(connection)
+                            slot.take(connection)
                         else:
                             # Side by side: one that says nothing must not keep the client waiting.
-                            accepting.make_room()
-                            greetings.start_soon(self._greet, self.greeter, connection, accepting, greetings)
+                            slot.make_room()
+                            greetings.start_soon(self._greet, self.greeter, connection, slot, greetings)
         finally:
-            accepting.listener.close()
-            if self._accepting is accepting:
-                self._accepting = None
-            accepting.done.set()
-            if accepting.leased:
+            slot.listener.close()
+            slot.done.set()
+            if slot.leased:
                 with trio.CancelScope(shield=True), trio.move_on_after(5):
-                    await self._return_port(accepting.leased, False)
-
-    def _take(self, connection: trio.socket.SocketType) -> bool:
-        with contextlib.suppress(OSError):  # reset by now; the client may come again
-            self._connection = _plain_socket(connection)
-            return True
-        return False
+                    await self._return_port(slot.leased, False)
 
     async def _greet(
         self,
         greeter: Greeter,
         connection: trio.socket.SocketType,
-        accepting: _Accepting,
+        slot: _Slot,
         greetings: trio.Nursery,
     ) -> None:
         nonce = b""
         scope = trio.CancelScope()
-        accepting.greeting.append(scope)
+        slot.greeting.append(scope)
         try:
             with scope:
                 nonce = await greeter(connection)
         finally:
-            accepting.greeting.remove(scope)
-            if not nonce or self._connection is not None or accepting.scope.cancel_called:
+            slot.greeting.remove(scope)
+            if not nonce or slot.connection is not None or slot.scope.cancel_called:
                 connection.close()
-        if nonce and self._connection is None:
+        if nonce and slot.connection is None:
             self.nonce = nonce
-            if self._take(connection):
+            if slot.take(connection):
                 greetings.cancel_scope.cancel()
 
     async def link(self, stall_seconds: float) -> Link:
-        """The connection, once the client has made it, fit for a pump. It stays in this object's care.
+        """The connections, once the client has made them, fit for a pump. They stay in this object's care.
 
         Args:
             stall_seconds: longest wait for the client to move a byte.
 
         Raises:
-            NoDataConnection: none was asked for, or none came.
+            NoDataConnection: none was asked for, or not all came.
         """
-        if self._accepting is not None:
-            await self._accepting.done.wait()
-        if self._connection is None:
+        await self.settled()
+        connections = [slot.connection for slot in self._slots if slot.connection is not None]
+        if not connections:
             raise NoDataConnection("no data connection")
-        link = Link([self._connection])
+        if len(connections) != self._wanted:
+            raise NoDataConnection(f"{len(connections)} of {self._wanted} data connections")
+        link = Link(connections, self.layers, framed=self._wanted > 1)
         link.prepare(stall_seconds)
         return link
 
     async def close(self) -> None:
-        """Close the connection and stop listening."""
-        if self._accepting is not None:
-            accepting = self._accepting
-            accepting.scope.cancel()
-            await accepting.done.wait()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connections and stop listening."""
+        slots, self._slots, self._wanted = self._slots, [], 1
+        for slot in slots:
+            slot.scope.cancel()
+        for slot in slots:
+            await slot.done.wait()
+            if slot.connection is not None:
+                slot.connection.close()
 
     def finish(self, *, drain: bool) -> None:
-        """End the connection after a transfer.
+        """End the connections after a transfer. The next one has a single connection, unless `want` says otherwise.
 
         Args:
             drain: the peer may still be sending; closing at once would reset the connection before it has read the
                 end of ours.
         """
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if drain:
-            self._nursery.start_soon(_drain, connection)
-        else:
-            connection.close()
+        connections = [slot.connection for slot in self._slots if slot.connection is not None]
+        self._slots = [slot for slot in self._slots if slot.is_accepting]
+        self._wanted = 1
+        for connection in connections:
+            if drain:
+                self._nursery.start_soon(_drain, connection)
+            else:
+                connection.close()
 
     def give_up(self) -> None:
-        """Close the connection, or wait no longer for the client to make it: the port may serve others."""
-        if self._accepting is not None:
-            self._accepting.scope.cancel()
+        """Close the connections, or wait no longer for the client to make them: the ports may serve others."""
+        for slot in self._slots:
+            slot.scope.cancel()
         self.finish(drain=False)
+        self._slots = []
 
     def break_off(self) -> None:
-        """Make every pump on the connection stop at once. The connection is of no use after."""
-        connection = self._connection
-        if connection is not None:
+        """Make every pump on the connections stop at once. They are of no use after."""
+        for slot in self._slots:
             try:
-                connection.shutdown(socket.SHUT_RDWR)
+                if slot.connection is not None:
+                    slot.connection.shutdown(socket.SHUT_RDWR)
             except OSError as error:
                 if error.errno not in (errno.ENOTCONN, errno.EBADF):  # a pump's thread may just have closed it
                     raise
@@ -266,13 +276,28 @@ def _plain_text(address: str) -> str:
     return str(plain_address(ipaddress.ip_address(address)))
 
 
-class _Accepting:
+class _Slot:
+    """One port that the client was told, and the connection it makes there."""
+
     def __init__(self, listener: trio.socket.SocketType, leased: int) -> None:
         self.listener = listener
         self.leased = leased
         self.scope = trio.CancelScope()
         self.done = trio.Event()
         self.greeting: list[trio.CancelScope] = []
+        self.connection: socket.socket | None = None
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the client may still come."""
+        return self.connection is None and not self.done.is_set()
+
+    def take(self, connection: trio.socket.SocketType) -> bool:
+        """Whether it could be taken."""
+        with contextlib.suppress(OSError):  # reset by now; the client may come again
+            self.connection = _plain_socket(connection)
+            return True
+        return False
 
     def make_room(self) -> None:
         """For one more connection to be greeted."""

@@ -40,7 +40,9 @@ class SessionSettings(_Message, frozen=True):
         peer, local: addresses of the control connection, without ports.
         port_range: whether ports of data connections come from the front.
         key, algorithm: session key as in the request, and the legacy cipher it is for outside MODE U; empty without.
+        cipher_allowed: whether that cipher may carry data.
         compress: legacy gzip outside MODE U.
+        streams: data connections a transfer may have.
     """
 
     session_id: str
@@ -70,7 +72,9 @@ class SessionSettings(_Message, frozen=True):
     utc_times: bool = False
     key: bytes = b""
     algorithm: str = ""
+    cipher_allowed: bool = True
     compress: bool = False
+    streams: int = 1
 
     def __repr__(self) -> str:
         return f"SessionSettings({self.session_id!r}, user={self.user!r})"  # a key must not get into a traceback

@@ -16,6 +16,7 @@ from typing import Final, cast
 import msgspec
 import trio
 
+import uftp.streams.legacy  # noqa: F401 - loaded before the fork: a session may have no right to read it any more
 from uftp.protocol.command_port import Access
 from uftp.protocol.replies import reply
 from uftp.streams import Durability, Layers
@@ -181,14 +182,16 @@ def _session(
         current=start,
         access=Access(settings.access),
         data=data,
-        limits=SessionLimits(settings.idle_seconds, settings.stall_seconds, settings.line_bytes),
+        limits=SessionLimits(settings.idle_seconds, settings.stall_seconds, settings.line_bytes, settings.streams),
         log=reporter.log,
         request_rate=settings.rate,
         own_rate=settings.rate,
         durability=cast(Durability, settings.durability),
         legacy_utc=settings.utc_times,
-        layers=Layers(settings.compress, settings.algorithm, settings.key),
+        layers=Layers(settings.compress, settings.algorithm, settings.key, pads_always=False),
+        cipher_allowed=settings.cipher_allowed,
     )
+    data.layers = session.layers
     session.apply_rate()
     return session
 

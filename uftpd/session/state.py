@@ -25,6 +25,7 @@ class SessionLimits:
     idle_seconds: float
     stall_seconds: float
     line_bytes: int
+    streams: int = 1
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class Session:
         rename_from: set by RNFR for the next RNTO.
         own_rate: bytes a second the request, or the client, set; 0 for none.
         user_rate: this session's share of its user's rate; 0 for none.
+        cipher_allowed: whether the site lets the cipher of `layers` carry data.
         layers: what lies on data connections outside MODE U; its key is the session key of MODE U as well.
         record_options: what the next MODE U applies.
         record_mode: MODE U, while it is on.
@@ -78,6 +80,7 @@ class Session:
     durability: Durability = "rename"
     legacy_utc: bool = False
     layers: Layers = NO_LAYERS
+    cipher_allowed: bool = True
     record_options: RecordOptions = NO_OPTIONS
     record_mode: RecordMode | None = None
     range: TransferRange = WHOLE_FILE

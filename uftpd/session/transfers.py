@@ -152,7 +152,7 @@ async def retrieve(session: Session, argument: bytes, client: Client) -> None:
             link = await session.data.link(session.limits.stall_seconds)
             await client.send(reply(150, f"OK {announced} bytes available for reading."))
             usage.start()
-            stays_open = session.keep_alive and announced == length
+            stays_open = session.keep_alive and link.plain and announced == length
 
             def pump() -> None:
                 outgoing = link.outgoing()
@@ -211,6 +211,7 @@ async def _upload(
     try:
         async with transfer(session, verb, path, expected) as (job, usage):
             usage.how = target.how
+            usage.end = "length" if expected is not None else "unverified"
             link = await session.data.link(session.limits.stall_seconds)
             await client.send(reply(150, "OK"))
             usage.start()
@@ -219,8 +220,16 @@ async def _upload(
                 target.begin()
                 incoming = link.incoming()
                 if target.how == "discard" and not session.rate.rate:
-                    return incoming.to_nowhere(expected, job.meter)
-                return incoming.to_file(target.fd, target.offset, expected, job.meter, session.rate)
+                    received = incoming.to_nowhere(expected, job.meter)
+                else:
+                    received = incoming.to_file(target.fd, target.offset, expected, job.meter, session.rate)
+                if incoming.marked and (expected is None or received == expected):
+                    # More than was announced is dropped, as it is without layers.
+                    incoming.finish()
+                    if job.meter.cancelled:
+                        raise Cancelled
+                    usage.end = "marked"
+                return received
 
             received = await pumped(session, job, pump)
             if expected is not None and received < expected:
@@ -233,7 +242,7 @@ async def _upload(
                 raise ConnectionBroken("the client went away")
             with trio.CancelScope(shield=True):
                 await in_thread(lambda: target.commit(received))
-            if expected is None or not session.keep_alive:
+            if expected is None or not session.keep_alive or not link.plain:
                 session.data.finish(drain=expected is not None)
     finally:
         with trio.CancelScope(shield=True):
@@ -327,18 +336,24 @@ def without_options(argument: bytes) -> bytes:
 
 
 def require_connection(session: Session) -> None:
-    """Refuse a transfer for which no data connection was asked, or whose layers are not there."""
-    if not session.layers.plain:
-        raise CommandError(504, "This session's data connections are encrypted or compressed: MODE U is needed")
+    """Refuse a transfer for which no data connection was asked, or whose cipher the site does not allow."""
+    if session.layers.cipher and not session.cipher_allowed:
+        raise CommandError(504, f"{session.layers.cipher} is not allowed on this server: MODE U is needed")
     if not session.data.is_open:
         raise CommandError(550, _NO_CONNECTION)
 
 
 @dataclass(slots=True)
 class Usage:
-    """What the usage line of a transfer says."""
+    """What the usage line of a transfer says.
+
+    Attributes:
+        how: see `uftpd.session.store`.
+        end: how the end of an upload was known: by its length, by a mark in its layers, or not at all.
+    """
 
     how: str = ""
+    end: str = ""
     started: float = 0.0
 
     def start(self) -> None:
@@ -372,6 +387,7 @@ async def transfer(session: Session, verb: str, path: bytes, total: int | None) 
                 rate=round(job.meter.moved / seconds) if seconds else 0,
                 result=result,
                 how=usage.how,
+                **({"end": usage.end} if usage.end else {}),
             )
 
 

@@ -12,7 +12,7 @@ from uftp.protocol.jparss import FrameReader
 from uftp.protocol.legacy_ciphers import BLOCK_BYTES, padding_length
 from uftp.streams._meter import Meter, RateLimit
 from uftp.streams.legacy.lanes import ReceivingLane
-from uftp.streams.legacy.sockets import is_readable, wait_readable
+from uftp.streams.legacy.sockets import any_readable, wait_readable
 from uftp.streams.pump import Cancelled, ConnectionBroken, Garbled
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class _Payload(Protocol):
 
     def skip(self, most: int | None, meter: Meter) -> int:
         """The same, counted only; 0 at the end."""
+        ...
+
+    def open_connections(self) -> list[socket.socket]:
+        """Those that have not ended."""
         ...
 
     @property
@@ -53,7 +57,6 @@ class LegacyIncoming:
     facts = b""
 
     def __init__(self, connections: Sequence[socket.socket], layers: Layers, *, framed: bool) -> None:
-        self._connections = connections
         self._payload: _Payload = _Framed(connections, layers) if framed else _Single(connections[0], layers)
         self._complete = False
         self.marked = not layers.plain
@@ -131,7 +134,7 @@ class LegacyIncoming:
         meter = Meter()
         try:
             while not self._payload.ended:
-                if self._complete and not any(is_readable(c, _LAST_WORD_SECONDS) for c in self._connections):
+                if self._complete and not any_readable(self._payload.open_connections(), _LAST_WORD_SECONDS):
                     break
                 if self._payload.take(_RUN_BYTES, meter):
                     return False
@@ -150,6 +153,10 @@ class _Single:
     def __init__(self, connection: socket.socket, layers: Layers) -> None:
         self._lane = ReceivingLane(connection, layers, framed=False)
         self._buffer = memoryview(bytearray(_RUN_BYTES))
+
+    def open_connections(self) -> list[socket.socket]:
+        """See `_Payload`."""
+        return [self._lane.connection]
 
     @property
     def ended(self) -> bool:
@@ -185,6 +192,10 @@ class _Framed:
         self._frames = FrameReader(len(connections), padded=self._padding > 0)
         self._checked = False
         self.marked = False
+
+    def open_connections(self) -> list[socket.socket]:
+        """See `_Payload`."""
+        return [lane.connection for lane in self._lanes if not lane.ended]
 
     @property
     def ended(self) -> bool:

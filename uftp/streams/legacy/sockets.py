@@ -65,11 +65,12 @@ def wait_readable(connections: Sequence[socket.socket], meter: Meter) -> list[bo
     return [connection.fileno() in ready for connection in connections]
 
 
-def is_readable(connection: socket.socket, seconds: float) -> bool:
-    """Whether there is something to be read within `seconds`."""
+def any_readable(connections: Sequence[socket.socket], seconds: float) -> bool:
+    """Whether there is something to be read within `seconds`; always, if there is nothing to wait for."""
     poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    for connection in connections:
+        poll.register(connection, select.POLLIN)
+    return not connections or bool(poll.poll(seconds * 1000))
 
 
 def _wait(connections: Sequence[socket.socket], event: int, meter: Meter) -> set[int]:
