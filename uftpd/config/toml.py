@@ -15,9 +15,10 @@ from __future__ import annotations
 import re
 import tomllib
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -166,24 +167,52 @@ def convert(table: dict[str, Any], model: type[T], path: Path) -> T:
     try:
         return msgspec.convert(table, model, dec_hook=decode)
     except (msgspec.ValidationError, RuntimeError) as error:
-        raise ConfigError(f"{path}: {_explain(str(error), model)}") from None
+        match = _PLACE.match(str(error))
+        text, place = (match["text"], match["path"] or "$") if match else (str(error), "$")
+
+        def is_wrong(value: object, kind: Any) -> bool:
+            try:
+                msgspec.convert(value, kind, dec_hook=decode)
+            except (msgspec.ValidationError, RuntimeError):
+                return True
+            return False
+
+        shown = _with_names(place, table, model, is_wrong)
+        raise ConfigError(f"{path}: {_explain(text, place, shown, model)}") from None
 
 
-def _explain(message: str, model: type[Any]) -> str:
-    match = _PLACE.match(message)
-    text, place = (match["text"], match["path"] or "$") if match else (message, "$")
+def _with_names(place: str, table: dict[str, Any], model: type[Any], is_wrong: Callable[[object, Any], bool]) -> str:
+    """`place` with the names of tables where msgspec writes `[...]`: the first table that is wrong is meant."""
+    shown, value, kind = "$", cast("Any", table), cast("Any", model)
+    for step in _STEP.finditer(place):
+        kind = _step(kind, step["name"])
+        if step["index"] != "...":
+            key = step["name"] or int(step["index"])
+        elif isinstance(value, dict):
+            key = next((key for key, item in value.items() if is_wrong(item, kind)), None)
+        else:
+            key = next((n for n, item in enumerate(value) if is_wrong(item, kind)), None)
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            return place
+        shown += f"[{key}]" if isinstance(key, int) else f".{key}"
+    return shown
+
+
+def _explain(text: str, place: str, shown: str, model: type[Any]) -> str:
     if found := _UNKNOWN.match(text):
         allowed = _settings(model, place)
         hint = f"; allowed here: {', '.join(allowed)}" if allowed else ""
-        return _one_line(f"{_join(place, found['name'])}: unknown setting{hint}")
+        return _one_line(f"{_join(shown, found['name'])}: unknown setting{hint}")
     if found := _MISSING.match(text):
-        return _one_line(f"{_join(place, found['name'])}: required, but missing")
+        return _one_line(f"{_join(shown, found['name'])}: required, but missing")
     if found := _NOT_ALLOWED.match(text):
         allowed = _values(model, place)
         hint = f", allowed are {', '.join(map(repr, allowed))}" if allowed else ""
-        return _one_line(f"{_join(place)}: {found['value']} is not allowed{hint}")
+        return _one_line(f"{_join(shown)}: {found['value']} is not allowed{hint}")
     text = text.replace("`", "").replace("Expected ", "expected ", 1)
-    where = _join(place)
+    where = _join(shown)
     return _one_line(f"{where}: {text}" if where else text)
 
 
