@@ -20,6 +20,7 @@ HASHES = json.loads((VECTORS / "hash.json").read_text())["cases"]
 MISSING = "Directory/file does not exist or cannot be accessed!"
 # Where a new server's reply is not the transcript's: defects mended, texts without paths, other limits.
 NEW = {
+    "NOOP 99": "223 Opening 4 data connections",
     "SIZE digits.txt": "213 10",
     "CWD nosuch": "550 Error processing command 'CWD': Can't cwd to directory: No such file or directory",
     "MKD new": "550 Error processing command 'MKD': File exists",
