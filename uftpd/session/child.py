@@ -18,7 +18,13 @@ from typing import Final
 
 import trio
 
-from uftpd.session import messages, process, syscalls, user_info
+from uftpd.session import (
+    messages,
+    preloaded,  # noqa: F401 - for its effect
+    process,
+    syscalls,
+    user_info,
+)
 from uftpd.session.filters import PathFilter
 from uftpd.session.messages import SessionSettings
 from uftpd.session.paths import FileTree

@@ -12,7 +12,7 @@ from typing import Final
 from uftp.protocol.command_port import Access
 from uftp.protocol.replies import Reply
 from uftp.streams import Meter
-from uftpd.session import archive_command, record_commands, transfers
+from uftpd.session import archive_command, record_commands, sync_command, transfers
 from uftpd.session import control_commands as control
 from uftpd.session import file_commands as files
 from uftpd.session import record_transfers as records
@@ -91,8 +91,15 @@ COMMANDS: Final[dict[str, Command]] = {
     "SITE": Command(_WRITE, files=files.site, argument=True),
     "SIZE": Command(_INFO, files=files.size, argument=True),
     "STAT": Command(_INFO, files=files.file_status),
-    "STOR": Command(_WRITE, moving=archive_command.store_or_unpack, records=records.store, argument=True),
+    "STOR": Command(
+        _WRITE,
+        moving=archive_command.store_or_unpack,
+        records=archive_command.store_or_unpack_records,
+        argument=True,
+    ),
     "STRU": Command(_NONE, quick=control.file_structure, argument=True),
+    "SYNC-TO-CLIENT": Command(_READ, moving=sync_command.sync_to_client, argument=True),
+    "SYNC-TO-SERVER": Command(_WRITE, moving=sync_command.sync_to_server, argument=True),
     "SYST": Command(_NONE, quick=control.syst),
     "TYPE": Command(_NONE, quick=control.transfer_type, argument=True),
 }
