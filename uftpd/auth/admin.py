@@ -33,6 +33,7 @@ from uftpd.auth.info import JsonObject, show_time
 from uftpd.auth.nodes.client import NodeUnreachable
 from uftpd.auth.nodes.registry import LogicalServer
 from uftpd.auth.requests import parse_object, text_field
+from uftpd.auth.resources import base_url
 from uftpd.auth.services import Services
 
 Parameters = Mapping[str, str]
@@ -138,8 +139,9 @@ class AdminActions:
             store = "OK"
         except RequestError:
             store = "DOWN"
+        url = base_url(request, services.config)
         links: JsonObject = {
-            f"action:{name}": {"href": f"/rest/admin/actions/{name}", "description": action.description}
+            f"action:{name}": {"href": f"{url}/rest/admin/actions/{name}", "description": action.description}
             for name, action in self.actions.items()
         }
         reply = {

@@ -15,6 +15,7 @@ from uftpd.auth.info import info_reply
 from uftpd.auth.requests import parse_session_request
 from uftpd.auth.services import Services
 from uftpd.auth.session import assemble, open_session, require_up
+from uftpd.config.auth import AuthConfig
 
 _HOST = re.compile(r"[A-Za-z0-9._~-]{1,255}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?", re.ASCII)
 
@@ -101,8 +102,8 @@ class Resources:
         await self._services.registry.refresh(
             self._services.background, wait_seconds=self._config.command_port.status_wait_seconds
         )
-        base_url = self._base_url(request)
-        reply = info_reply(self._services.registry, self._services.facts, caller.identity, caller.granted, base_url)
+        url = base_url(request, self._config)
+        reply = info_reply(self._services.registry, self._services.facts, caller.identity, caller.granted, url)
         context_of(request).outcome = "info"
         return JSONResponse(reply)
 
@@ -146,12 +147,13 @@ class Resources:
             reply["features"] = list(session.features)
         return JSONResponse(reply)
 
-    def _base_url(self, request: Request) -> str:
-        """The external URL of this server: as configured, else as the client asked for it."""
-        if self._config.server.external_url:
-            return self._config.server.external_url
-        host = request.headers.get("host", "")
-        if not _HOST.fullmatch(host):
-            name, port = request.scope.get("server") or ("localhost", 0)
-            host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-        return f"{request.scope['scheme']}://{host}"
+
+def base_url(request: Request, config: AuthConfig) -> str:
+    """The external URL of this server: as configured, else as the client asked for it."""
+    if config.server.external_url:
+        return config.server.external_url
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        name, port = request.scope.get("server") or ("localhost", 0)
+        host = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+    return f"{request.scope['scheme']}://{host}"
