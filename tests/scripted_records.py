@@ -19,6 +19,7 @@ from uftp.protocol.names import pct_decode
 from uftp.protocol.record_mode import (
     HELLO_BYTES,
     HelloChecker,
+    HelloRefused,
     RecordOptions,
     derive_keys,
     format_agreed,
@@ -157,8 +158,8 @@ class RecordDialogue:
                     action(self, argument)
                 if verb in ("RETR", "STOR", "APPE", "MLSD"):
                     self.offset, self.length = 0, None
-        except (OSError, StreamError):
-            pass  # the client has left
+        except (OSError, StreamError, HelloRefused):
+            pass  # the client has left, or is none of ours
         finally:
             self.close_data()
             if self._listener is not None:

@@ -291,7 +291,7 @@ class Pipeline:
             self._arrivals.put((transfer, reply))
             return
         if isinstance(transfer, Storage) and not transfer.carried:
-            if reply.is_success:
+            if reply.is_success and not transfer.whole:
                 raise self._out_of_turn(reply)
             transfer.meter.cancelled = True  # its sequence ends at the next border, by ABORT
             return
@@ -317,6 +317,8 @@ class Pipeline:
             self._report(transfer)
 
     def _report(self, transfer: Transfer) -> None:
+        if self._lost is not None and not (transfer.succeeded or transfer.trouble or transfer.error):
+            transfer.error = self._lost
         transfer.conclude()
         if transfer.error is None or not self._stopping:
             self._done(transfer)
@@ -335,8 +337,6 @@ class Pipeline:
         blamed, self._blamed = self._blamed, True
         if blamed and self._hand_back(transfer):
             return
-        if transfer.error is None and not transfer.trouble and self._lost is not None:
-            transfer.error = self._lost
         self._report(transfer)
 
     def _take_notices(self) -> None:
@@ -411,19 +411,20 @@ class Pipeline:
 
     def _disconnect(self, transfer: Transfer, error: Exception) -> None:
         """Called in a thread: the data connection failed under this transfer."""
+        if isinstance(error, NotAuthentic):
+            shown = printable(transfer.path)
+            lost = PeerBrokeProtocol(f"{shown}: what came is not what was sent; somebody may be changing the traffic")
+            transfer.note(lost)
+            self._token.run_sync_soon(self._lose, lost)
         if not self._disconnected:
             self._failed = True
             self._blamed = True
             if isinstance(error, Stalled):
                 transfer.note(StreamError(f"no byte moved for {self._session.stall_timeout:.0f} seconds"))
-            elif isinstance(error, ConnectionBroken):
-                transfer.note(StreamError(f"the data connection broke: {error}"))
+            elif isinstance(error, ConnectionBroken | Cancelled):
+                transfer.note(StreamError(f"the data connection broke: {error}".rstrip(": ")))
             else:
                 transfer.note(error)
-        if isinstance(error, NotAuthentic):
-            shown = printable(transfer.path)
-            lost = PeerBrokeProtocol(f"{shown}: what came is not what was sent; somebody may be changing the traffic")
-            self._token.run_sync_soon(self._lose, lost)
         self._token.run_sync_soon(self._break, error)
 
     def _sending(self) -> None:
@@ -455,6 +456,7 @@ class Pipeline:
                 raise Cancelled
             storage.carry(outgoing)
         except (UFTPError, StreamError, OSError) as error:
+            storage.whole = False
             outgoing.abort("given up by the client")
             if writer.broken:
                 raise

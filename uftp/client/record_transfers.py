@@ -97,7 +97,8 @@ class Transfer:
         if final is not None and not final.is_success and not self.begun and not self.trouble:
             self.error = refusal(final, self.path, self.action)
             return
-        why = self.trouble or ("" if self.whole else "the data connection broke")
+        refused = final is not None and not final.is_success
+        why = self.trouble or ("" if self.whole or refused else "the data connection broke")
         said = "" if final is None or (final.is_success and why) else server_said(final)
         self.error = TransferFailed(
             f"{printable(self.path)}: the transfer failed after {self.meter.moved} bytes: "
@@ -190,5 +191,6 @@ class Storage(Transfer):
         moved = self.meter.moved - start
         if self.total is not None and moved != self.total:
             raise SourceEnded(f"{moved} of {self.total} bytes could be read")
-        outgoing.end(self.keep())
-        self.whole = True
+        facts = self.keep()
+        self.whole = True  # before the END goes out: its reply may be faster than this thread
+        outgoing.end(facts)
