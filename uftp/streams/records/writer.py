@@ -195,8 +195,7 @@ class RecordWriter:
                 if translated is not error:
                     self.broken = True
                     raise translated from error
-                if not self._copy_from(source, offset, end - offset, meter):
-                    raise
+                self._copy_from(source, offset, end - offset, meter)
                 return
             if count == 0:
                 self._fill(end - offset)
@@ -204,22 +203,21 @@ class RecordWriter:
             offset += count
             meter.moved += count
 
-    def _copy_from(self, source: int, offset: int, length: int, meter: Meter) -> bool:
-        """For files the kernel cannot send from. Whether that is so: False if reading fails as well."""
+    def _copy_from(self, source: int, offset: int, length: int, meter: Meter) -> None:
+        """For files the kernel cannot send from; those that cannot be read either raise here."""
         end = offset + length
         while offset < end:
             try:
                 data = os.pread(source, min(MAX_CONTENT, end - offset), offset)
             except OSError:
                 self._fill(end - offset)
-                return False
+                raise
             if not data:
                 self._fill(end - offset)
                 raise SourceEnded(f"the file ended {end - offset} bytes early")
             self._send_gathered(data)
             offset += len(data)
             meter.moved += len(data)
-        return True
 
     def _fill(self, length: int) -> None:
         """Zeros up to the end of a record that its source cannot fill; ABORT must follow."""
