@@ -6,6 +6,7 @@ names the server and what to try; credentials never get into it.
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import ssl
@@ -64,6 +65,9 @@ class SessionRequest:
         group: primary group.
         persistent: whether the secret may be used for several logins.
         send: False announces a write (for shares).
+        key, cipher: session key, and the name of the cipher it is for; empty without encryption.
+        compress: gzip on data connections without MODE U.
+        streams: data connections of a transfer without MODE U.
     """
 
     directory: bytes = b""
@@ -71,6 +75,10 @@ class SessionRequest:
     group: str | None = None
     persistent: bool = False
     send: bool = True
+    key: bytes = field(default=b"", repr=False)
+    cipher: str = ""
+    compress: bool = False
+    streams: int = 1
 
     def to_json(self) -> dict[str, object]:
         """The members of the request body."""
@@ -81,6 +89,13 @@ class SessionRequest:
             body["group"] = self.group
         if not self.send:
             body["send"] = False
+        if self.key:
+            body["encryptionKey"] = base64.b64encode(self.key).decode()
+            body["encryptionAlgorithm"] = self.cipher
+        if self.compress:
+            body["compress"] = True
+        if self.streams > 1:
+            body["streamCount"] = self.streams
         return body
 
 

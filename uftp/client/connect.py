@@ -9,6 +9,7 @@ from typing import Self
 
 from uftp.client.auth import AuthServer, HttpOptions, SessionGrant, SessionRequest
 from uftp.client.credentials import Anonymous, Credential, UsernamePassword
+from uftp.client.layers import ask_for, check_without_auth_server
 from uftp.client.login import SessionOptions, log_in
 from uftp.client.session import FTPSession
 from uftp.client.url import RemoteUrl, parse_url, session_directory
@@ -80,10 +81,12 @@ class Connector:
             UFTPError: see `AuthServer.request_session` and `uftp.client.login`.
         """
         if self.url.kind == "ftp":
+            check_without_auth_server(self._options, self.url.service)
             user, password = self._ftp_login()
             return await log_in(self.url.host, self.url.port, user=user, password=password, options=self._options)
-        grant = await self.authenticate()
-        options = replace(self._options, required_features=grant.features)
+        options, request = ask_for(self._options, self._request)
+        grant = await self._server.request_session(self.url.service, request)
+        options = replace(options, required_features=grant.features)
         for place, host in enumerate(grant.hosts, 1):
             try:
                 return await log_in(host, grant.port, user="anonymous", password=grant.secret, options=options)

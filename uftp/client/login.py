@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from uftp.client.control import ControlConnection, open_control
 from uftp.client.dialect import Dialect
+from uftp.client.layers import LegacyCipher, buffer_bytes_of, layers_of
 from uftp.client.session import FTPSession
 from uftp.client.wording import is_about_a_missing_file, is_about_rights, printable
-from uftp.errors import AuthenticationFailed, NetworkError, NotFound, PeerBrokeProtocol, Refused, TimedOut
+from uftp.errors import AuthenticationFailed, NetworkError, NotFound, PeerBrokeProtocol, Refused, TimedOut, UsageError
 from uftp.protocol.features import Features
 from uftp.protocol.names import unquote
 from uftp.protocol.replies import Reply, greeting_version
+from uftp.streams import NO_LAYERS
 
 if TYPE_CHECKING:
     from uftp.client.record_mode import RecordMode
@@ -37,6 +39,9 @@ class SessionOptions:
         required_features: FEAT lines that must be there: told by the auth server over HTTPS, so that nobody on the
             wire can talk the session down.
         mode: "auto" uses MODE U where the server has it; "stream" never does.
+        encrypt: whether data may move encrypted only.
+        legacy_cipher: what encrypts where there is no MODE U; None for an error there.
+        streams: data connections of one transfer where there is no MODE U.
         key: session key, as asked for from the auth server: data moves encrypted, or not at all. Empty for none.
         compress: whether data is compressed on the way.
         compression_level: of zstd in MODE U, 1 to 19; None for the usual one.
@@ -50,6 +55,9 @@ class SessionOptions:
     server_options: Mapping[str, str] = field(default_factory=dict)
     required_features: Sequence[str] = ()
     mode: Literal["auto", "stream"] = "auto"
+    encrypt: bool = False
+    legacy_cipher: LegacyCipher | None = None
+    streams: int = 1
     key: bytes = field(default=b"", repr=False)
     compress: bool = False
     compression_level: int | None = None
@@ -83,6 +91,8 @@ async def log_in(
 ) -> FTPSession:
     """Like `open_ftp_session`; the caller closes the session."""
     options = options or SessionOptions()
+    if options.encrypt and not options.key:
+        raise UsageError(f"{host}: encryption needs the session key that an auth server passes on")
     if any(character in user + password for character in _LINE_BREAKS):
         raise AuthenticationFailed("user name or password has a line break in it")
     control = await open_control(
@@ -93,6 +103,7 @@ async def log_in(
         await _authenticate(control, user, password)
         dialect = await _learn(control, greeting, options)
         records = await _agree(control, dialect, options)
+        layers, streams = (NO_LAYERS, 1) if records is not None else layers_of(control.name, dialect, options)
         start = await _start_directory(control) if dialect.kind == "other" else b""
     except BaseException:
         control.break_off("login failed")
@@ -101,6 +112,9 @@ async def log_in(
         control,
         dialect,
         records=records,
+        layers=layers,
+        streams=streams,
+        buffer_bytes=buffer_bytes_of(options),
         start_directory=start,
         connect_timeout=options.connect_timeout,
         stall_timeout=options.stall_timeout,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from uftp.client.data import Receive, Send, connect_data, run_pump
 from uftp.client.dialect import Dialect
+from uftp.client.layers import safe_buffer_bytes
 from uftp.client.wording import printable, refusal, server_said
 from uftp.errors import (
     LocalFileError,
@@ -63,19 +64,30 @@ class DataPorts:
             NetworkError, PeerBrokeProtocol: see there.
         """
         control = session.control
+        several = [b"NOOP %d" % session.streams] if session.streams > 1 else []
+        lines = [*prelude, *several, b"EPSV" if self._extended else b"PASV"]
         if session.dialect.is_uftp:
-            lines = [*prelude, b"EPSV"] if self._extended else [*prelude, b"PASV"]
-            await control.send(b"\r\n".join(lines))
-            replies = [await control.receive() for _ in lines]
+            replies = await control.commands(lines)
         else:
-            replies = [await control.command(line) for line in prelude]
-            replies.append(await control.command(b"EPSV" if self._extended else b"PASV"))
+            replies = [await control.command(line) for line in lines]
         for line, reply in zip(prelude, replies, strict=False):
             if not (reply.is_success or reply.is_intermediate):
                 raise refusal(reply, None, f"set {printable(line)}")
-        return await self._connect(session, replies[-1])
+        streams = _granted(replies[-2], session.streams) if several else 1
+        connections: list[socket.socket] = []
+        try:
+            # The server reads nothing until we have connected, so each port is asked for when the last one is used.
+            connections.append(await self._connect(session, replies[-1]))
+            while len(connections) < streams:
+                reply = await control.command(b"EPSV" if self._extended else b"PASV")
+                connections.append(await self._connect(session, reply))
+        except BaseException:
+            for connection in connections:
+                connection.close()
+            raise
+        return Link(connections, session.layers, framed=streams > 1)
 
-    async def _connect(self, session: FTPSession, reply: Reply) -> Link:
+    async def _connect(self, session: FTPSession, reply: Reply) -> socket.socket:
         control = session.control
         try:
             host = control.socket.getpeername()[0]
@@ -95,13 +107,22 @@ class DataPorts:
         except ProtocolError as error:
             raise PeerBrokeProtocol(f"{control.name}: {error}") from error
         # The address in 227 is not looked at: it is wrong behind NAT, and could point at somebody else.
-        connection = await connect_data(
+        return await connect_data(
             (host, port),
             family,
             connect_timeout=session.connect_timeout,
             stall_timeout=session.stall_timeout,
         )
-        return Link([connection])
+
+
+def _granted(reply: Reply, wanted: int) -> int:
+    """How many data connections the reply to `NOOP n` grants."""
+    if reply.code == 222:
+        return wanted
+    match = re.match(r"Opening ([0-9]{1,4}) ", reply.text)
+    if reply.code != 223 or not match:
+        raise refusal(reply, None, "open several data connections")
+    return max(1, min(wanted, int(match[1])))
 
 
 def range_line(dialect: Dialect, offset: int, length: int | None) -> bytes:
@@ -264,6 +285,9 @@ async def store(
     line = (b"APPE " if append else b"STOR ") + session.wire(path)
     start = meter.moved
     async with session.control.dialogue():
+        size = safe_buffer_bytes(session.layers, length, session.buffer_bytes) if dialect.kind == "upstream" else None
+        if size is not None and (await session.control.command(b"OPTS BUFFER_SIZE %d" % size)).is_success:
+            session.buffer_bytes = size
         link = await session.open_data(prelude)
         try:
             await _begin(session, line, path, "write it")

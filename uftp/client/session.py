@@ -19,6 +19,7 @@ from uftp.client import moving
 from uftp.client.control import ControlConnection
 from uftp.client.data import Receive, Send
 from uftp.client.dialect import Dialect
+from uftp.client.layers import BUFFER_BYTES
 from uftp.client.wording import printable, refusal
 from uftp.errors import NotFound, PeerBrokeProtocol, Refused, UFTPError
 from uftp.protocol import ProtocolError
@@ -27,7 +28,7 @@ from uftp.protocol.hashing import FileHash, find_algorithm, parse_hash
 from uftp.protocol.names import is_sayable, pct_decode, pct_encode
 from uftp.protocol.ranges import RESET_COMMAND
 from uftp.protocol.replies import Reply
-from uftp.streams import Link, Meter
+from uftp.streams import NO_LAYERS, Layers, Link, Meter
 
 if TYPE_CHECKING:
     from uftp.client.record_mode import RecordMode
@@ -46,6 +47,9 @@ class FTPSession:
     Attributes:
         dialect: what the server is and can.
         records: MODE U as agreed with the server; None where transfers go by MODE S.
+        layers: on data connections outside MODE U.
+        streams: how many of them a transfer has.
+        buffer_bytes: how much an upstream server reads at once.
         connect_timeout, stall_timeout, final_timeout: as in `SessionOptions`.
     """
 
@@ -55,6 +59,9 @@ class FTPSession:
         dialect: Dialect,
         *,
         records: RecordMode | None = None,
+        layers: Layers = NO_LAYERS,
+        streams: int = 1,
+        buffer_bytes: int = BUFFER_BYTES,
         start_directory: bytes = b"",
         connect_timeout: float,
         stall_timeout: float,
@@ -63,6 +70,9 @@ class FTPSession:
         self.control = control
         self.dialect = dialect
         self.records = records
+        self.layers = layers
+        self.streams = streams
+        self.buffer_bytes = buffer_bytes
         if records is not None:
             control.when_broken = records.drop
         self.connect_timeout = connect_timeout
