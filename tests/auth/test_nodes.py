@@ -431,6 +431,14 @@ async def test_the_status_is_that_of_now(start_auth: StartAuth) -> None:
         assert (await auth.info()).json()["TEST"]["status"] == "DOWN [0 of 2 UFTPD servers available]"
 
 
+async def test_a_node_that_never_answered_is_unknown(start_auth: StartAuth) -> None:
+    async with start_auth(FakeNode(silent=True), command_port="status_wait_seconds = 0") as auth:
+        info = (await auth.info()).json()
+        assert info["server"]["externalConnections"] == {"UFTPD server 'TEST'": "UNKNOWN"}
+        assert info["TEST"]["uftpdServerVersion"] == "n/a"
+        assert "sessionLimit" not in info["TEST"]
+
+
 async def test_a_status_does_not_wait_long_for_a_node_that_hangs(start_auth: StartAuth) -> None:
     async with start_auth(FakeNode(silent=True), FakeNode(), command_port="status_wait_seconds = 0.05") as auth:
         for _ in range(3):

@@ -164,7 +164,7 @@ def _own(registry: NodeRegistry, facts: ServerFacts, known: bool) -> JsonObject:
         "trustedCAs": list(facts.trusted_authorities),
         "trustedSAMLIssuers": [],
         "externalConnections": {
-            f"UFTPD server '{name}'": "OK" if server.is_up else "DOWN" for name, server in registry.servers.items()
+            f"UFTPD server '{name}'": server.connection() for name, server in registry.servers.items()
         },
         "upSince": show_time(facts.up_since),
     }

@@ -57,6 +57,12 @@ class LogicalServer:
         """Whether at least one instance answered when last asked."""
         return any(instance.up for instance in self.instances)
 
+    def connection(self) -> str:
+        """`OK`, `DOWN`, or `UNKNOWN` while no node has answered or failed yet that could tell (CONTROL-PLANE 1.3)."""
+        if any(instance.up and instance.ping_reply is not None for instance in self.instances):
+            return "OK"
+        return "UNKNOWN" if self.is_up else "DOWN"
+
     def status(self) -> str:
         """For people: `OK`, `DOWN`, or how many of several answer."""
         word = "OK" if self.is_up else "DOWN"
