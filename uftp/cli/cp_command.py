@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from uftp.cli.data_options import DataOptions, data_options
 from uftp.cli.output import human_size, print_json
 from uftp.cli.runner import one_line, print_error, run_async
 from uftp.cli.settings import Settings, common_options
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from uftp.transfer.results import CopyState, CopySummary, FileResult
 
 _LATER = {
-    "encrypt": "-E: encrypted transfers come with the encrypted mode, which this version does not have yet",
-    "compress": "-C: compressed transfers come with the encrypted mode, which this version does not have yet",
     "resume": "-R: resuming is not available yet; without it the file is copied from its beginning",
     "archive": "-a: unpacking archives on the server is not available yet",
 }
@@ -34,10 +33,8 @@ _LATER = {
 @click.option("-t", "--threads", type=click.IntRange(1, 64), help="Sessions at once; automatic if not given.")
 @click.option("-T", "--split-threshold", metavar="SIZE", help="Split files from this size on, as 512m.")
 @click.option("-B", "--bytes", "byte_range", metavar="FIRST-LAST[-p]", help="Only these bytes; see above.")
-@click.option("-n", "--streams", type=click.IntRange(1, 64), default=1, help="Data streams a session; 1 is used.")
 @click.option("-D", "--show-performance", is_flag=True, help="Show the rate of each file, and of all, at the end.")
-@click.option("-E", "--encrypt", is_flag=True, help="Encrypt data connections (not available yet).")
-@click.option("-C", "--compress", is_flag=True, help="Compress data (not available yet).")
+@data_options
 @click.option("-R", "--resume", is_flag=True, help="Go on with partial files (not available yet).")
 @click.option("-a", "--archive", is_flag=True, help="Unpack an archive on the server (not available yet).")
 @common_options
@@ -50,8 +47,8 @@ def command(
     threads: int | None,
     split_threshold: str | None,
     byte_range: str | None,
-    streams: int,
     show_performance: bool,
+    data: DataOptions,
     **later: bool,
 ) -> None:
     """Copy files to a server, or from one. One side is local, the other one URLs of one server.
@@ -86,9 +83,7 @@ def command(
         split_threshold=parse_size(split_threshold) if split_threshold else None,
         byte_range=parse_byte_range(byte_range) if byte_range else None,
     )
-    if streams > 1 and settings.verbose:
-        click.echo("uftp: one stream a session is used; -t gives several sessions", err=True)
-    summary = _copy(settings, sources, target, options, show_performance)
+    summary = _copy(settings, sources, target, options, data, show_performance)
     if settings.json:
         print_json(summary.to_json())
     elif show_performance or (sys.stderr.isatty() and not settings.quiet and target != "-"):
@@ -97,7 +92,12 @@ def command(
 
 
 def _copy(
-    settings: Settings, sources: Sequence[str], target: str, options: CopyOptions, show_performance: bool
+    settings: Settings,
+    sources: Sequence[str],
+    target: str,
+    options: CopyOptions,
+    data: DataOptions,
+    show_performance: bool,
 ) -> CopySummary:
     from uftp.cli.progress import showing_progress
     from uftp.transfer.copy import copy_files
@@ -132,7 +132,7 @@ def _copy(
     remote = target if is_url(target) else next((source for source in sources if is_url(source)), None)
     if remote is None:
         raise UsageError(f"{target}: neither source nor target is a URL; one of them must be on a server")
-    access = settings.access(parse_url(remote))
+    access = data.apply(settings.access(parse_url(remote)))
 
     async def run() -> CopySummary:
         async with showing_progress(settings, state, enabled=target != "-"):
