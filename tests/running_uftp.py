@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_PERSONAL = ("UFTP_", "XDG_", "SSH_AUTH_SOCK", "OIDC_SOCK")
+
 UFTP = Path(sys.executable).parent / "uftp"
 
 
@@ -39,9 +41,9 @@ class Outcome:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The process's own variables without credentials, and `extra`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("UFTP_")}
-    return {**kept, **(extra or {})}
+    """The process's own variables without credentials, and `extra`. Nothing of the person's own is found: no home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_PERSONAL)}
+    return {**kept, "HOME": "/nonexistent", **(extra or {})}
 
 
 def uftp(

@@ -192,7 +192,7 @@ def test_changing_things(server: PlainServer, there: Path) -> None:
         (["ls", "ftp://127.0.0.1:1/"], 6),
         (["ls", "https://127.0.0.1:1/rest/auth/X:/", "-u", "a:b"], 6),
         (["nonsense"], 2),
-        (["ls", "-i", "key", "https://127.0.0.1:1/rest/auth/X:/"], 2),
+        (["ls", "-i", "{local}/nokey", "https://127.0.0.1:1/rest/auth/X:/"], 7),
     ],
 )
 def test_exit_codes_and_one_line(server: PlainServer, arguments: list[str], code: int, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def command(settings: Settings, url: str, persistent: bool) -> None:
       uftp auth -u alice https://auth.example.org:9000/rest/auth/CLUSTER:/data/
       Connect to ftp1.example.org:64434 password: hzkqvwtrnxbmlpadcfye
     """
-    place = parse_url(url)
+    place = parse_url(settings.expand(url))
 
     async def ask() -> None:
         async with settings.access(place).connector(place) as connector:

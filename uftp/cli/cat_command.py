@@ -28,6 +28,7 @@ def command(settings: Settings, urls: Sequence[str], byte_range: str | None, dat
     from uftp.transfer.options import CopyOptions, parse_byte_range
 
     options = CopyOptions(byte_range=parse_byte_range(byte_range) if byte_range else None)
+    urls = [settings.expand(url) for url in urls]
     access = data.apply(settings.access(parse_url(urls[0])))
     summary = run_async(settings, lambda: copy_files(urls, "-", access=access, options=options))
     summary.raise_for_failures()

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _LATER = {
     "resume": "-R: resuming is not available yet; without it the file is copied from its beginning",
-    "archive": "-a: unpacking archives on the server is not available yet",
 }
 
 
@@ -36,7 +35,7 @@ _LATER = {
 @click.option("-D", "--show-performance", is_flag=True, help="Show the rate of each file, and of all, at the end.")
 @data_options
 @click.option("-R", "--resume", is_flag=True, help="Go on with partial files (not available yet).")
-@click.option("-a", "--archive", is_flag=True, help="Unpack an archive on the server (not available yet).")
+@click.option("-a", "--archive", is_flag=True, help="Send tar or zip archives, and unpack them into TARGET.")
 @common_options
 def command(
     settings: Settings,
@@ -49,6 +48,7 @@ def command(
     byte_range: str | None,
     show_performance: bool,
     data: DataOptions,
+    archive: bool,
     **later: bool,
 ) -> None:
     """Copy files to a server, or from one. One side is local, the other one URLs of one server.
@@ -58,6 +58,9 @@ def command(
 
     No file ever has its name before all of it is there. A failed file is named, and the others go on. Large files
     are split into ranges that several sessions carry at once.
+
+    -a sends tar or zip archives, which the server unpacks into TARGET, a directory, as they arrive: files and
+    directories only, links are refused. What could not be unpacked is named.
 
     -B 0-1023 copies these bytes only (both ends included; sizes may have k, m, g behind them). With -p behind, as
     0-1023-p, they are written at the same place of the target, and the rest of it stays as it is.
@@ -70,6 +73,7 @@ def command(
       uftp cp results.tar https://auth.example.org:9000/rest/auth/CLUSTER:/data/
       uftp cp -r 'https://auth.example.org:9000/rest/auth/CLUSTER:/data/run*' .
       tar c work | uftp cp - https://auth.example.org:9000/rest/auth/CLUSTER:backup.tar
+      tar c work | uftp cp -a - https://auth.example.org:9000/rest/auth/CLUSTER:/data/
     """
     for name, reason in _LATER.items():
         if later[name]:
@@ -82,7 +86,10 @@ def command(
         threads=threads,
         split_threshold=parse_size(split_threshold) if split_threshold else None,
         byte_range=parse_byte_range(byte_range) if byte_range else None,
+        archive=archive,
     )
+    if archive and (recursive or preserve or byte_range):
+        raise UsageError("-a: takes archives as they are; -r, -p and -B make no sense with it")
     summary = _copy(settings, sources, target, options, data, show_performance)
     if settings.json:
         print_json(summary.to_json())
@@ -129,6 +136,7 @@ def _copy(
 
     pending: list[FileResult] = []
     state: CopyState = CopyState(on_result=on_result, on_note=on_note)
+    sources, target = [settings.expand(source) for source in sources], settings.expand(target)
     remote = target if is_url(target) else next((source for source in sources if is_url(source)), None)
     if remote is None:
         raise UsageError(f"{target}: neither source nor target is a URL; one of them must be on a server")

@@ -29,7 +29,7 @@ def command(settings: Settings, url: str, connect: bool, raw: bool) -> None:
     Example:
       uftp info -u alice https://auth.example.org:9000/rest/auth
     """
-    place = parse_url(url, need_server=False)
+    place = parse_url(settings.expand_server(url), need_server=False)
     if place.kind == "ftp":
         raise UsageError(f"{place.service}: an FTP server has no information to show; use an https URL")
 

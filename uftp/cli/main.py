@@ -24,11 +24,16 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "find": ("find", "List a directory tree."),
     "stat": ("stat", "Show what is known of a file."),
     "cp": ("cp", "Copy files to or from a server."),
+    "sync": ("sync", "Make a file equal to another, moving only what differs."),
     "cat": ("cat", "Write files to standard output."),
     "mkdir": ("mkdir", "Create directories."),
     "mv": ("mv", "Rename or move a file on a server."),
     "rm": ("rm", "Remove files and directories."),
     "checksum": ("checksum", "Compute checksums on the server."),
+    "login": ("login", "Log in through an identity provider, in a browser."),
+    "logout": ("logout", "Forget such a login."),
+    "issue-token": ("issue_token", "Get a token that stands for you, for a job or a script."),
+    "endpoints": ("endpoints", "List the names set up for servers."),
 }
 _ALIASES: Final = {"authenticate": "auth"}
 
@@ -38,11 +43,15 @@ Places on a server are written like
   https://HOST:PORT/rest/auth/NAME:/path    through its auth server
   https://HOST:PORT/rest/access/NAME:/path  shared by somebody
   ftp://USER@HOST:PORT/path                 any FTP server
+  ENDPOINT:path                             by a name of one's own; see `uftp endpoints --help`
 Relative paths (NAME:dir/file) start at the home directory. Quote wildcards.
 
 \b
 Variables:
-  UFTP_USER, UFTP_PASSWORD, UFTP_TOKEN      credentials
+  UFTP_USER, UFTP_PASSWORD, UFTP_TOKEN      credentials; a token may be @FILE
+  UFTP_KEY_PASSPHRASE                       passphrase of SSH key files
+  UFTP_NO_AGENT                             `true`: leave ssh-agent alone
+  UFTP_CONFIG                               file with the endpoints
   UFTP_OPTIONS                              NAME=VALUE,... sent as OPTS after login
 
 \b

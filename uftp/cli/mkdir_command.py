@@ -37,7 +37,7 @@ def command(settings: Settings, urls: Sequence[str], parents: bool) -> None:
             await session.mkdir(url.path.rstrip(b"/"))
 
     async def make_all() -> None:
-        for text in urls:
+        for text in map(settings.expand, urls):
             # A session needs a directory that is there: with -p it may be any of those above.
             path = parse_url(text).path
             base = (b"/" if path.startswith(b"/") else b"") if parents else directory_of(path.rstrip(b"/"))

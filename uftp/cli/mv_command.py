@@ -27,6 +27,7 @@ def command(settings: Settings, source: str, target: str) -> None:
     from uftp.cli.places import session_on
     from uftp.client.remote import join
 
+    source, target = settings.expand(source), settings.expand(target, or_path=True)
     here = parse_url(source)
     there = parse_url(target) if is_url(target) else parse_url(f"{_service(source)}{target}")
     if here.service != there.service:

@@ -30,7 +30,7 @@ async def for_each(
 
     Args:
         settings: common options.
-        texts: URLs as typed.
+        texts: places as typed.
         action: what to do.
         directory: base directory of the sessions; None for the deepest one that holds all paths.
         writes: whether files will be changed; matters for shares.
@@ -39,7 +39,7 @@ async def for_each(
         UFTPError: the failure, if there was only one place.
         SomeFailed: failures among several, each of them printed.
     """
-    urls = [parse_url(text) for text in texts]
+    urls = [parse_url(settings.expand(text)) for text in texts]
     failed = 0
     by_server: dict[tuple[str, str | None, str | None], list[RemoteUrl]] = {}
     for url in urls:

@@ -38,6 +38,8 @@ async def showing_progress(settings: Settings, state: CopyState, *, enabled: boo
 
 async def _display(state: CopyState) -> None:
     await trio.sleep(_PATIENCE)
+    while not state.sessions:  # noqa: ASYNC110 -- a plain count; until then somebody may be typing a password
+        await trio.sleep(_INTERVAL)
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

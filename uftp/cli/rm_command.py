@@ -34,6 +34,7 @@ def command(settings: Settings, urls: Sequence[str], recursive: bool) -> None:
         for entry in await matching(session, url):
             await remove(session, entry.path.rstrip(b"/") or entry.path, recursive=recursive, info=entry.info)
 
+    urls = [settings.expand(url) for url in urls]
     places = [parse_url(text) for text in urls]
     # What is removed must not be the directory the session sits in.
     above = [place.with_path(place.path.rstrip(b"/")) if place.pattern is None else place for place in places]

@@ -5,12 +5,13 @@ Letters and meanings are those of the existing clients.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,7 +19,9 @@ import click
 from uftp.errors import UsageError
 
 if TYPE_CHECKING:
+    from uftp.client.choosing import Wishes
     from uftp.client.credentials import Credential
+    from uftp.client.endpoints import Endpoint
     from uftp.client.url import RemoteUrl
     from uftp.transfer.copy import Access
 
@@ -29,7 +32,7 @@ OPTIONS_VARIABLE = "UFTP_OPTIONS"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The common options as given."""
+    """The common options as given, and what was found by them while the command runs."""
 
     user: str | None
     ask_password: bool
@@ -47,6 +50,8 @@ class Settings:
     quiet: bool
     json: bool
     debug: bool
+    _endpoints: dict[str, tuple[str, Endpoint]] = field(default_factory=dict, repr=False)
+    _credentials: dict[str, Credential] = field(default_factory=dict, repr=False)
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -59,30 +64,102 @@ class Settings:
             raise UsageError("only one of -4 and -6 makes sense")
         return socket.AF_INET if self.ipv4 else socket.AF_INET6 if self.ipv6 else socket.AF_UNSPEC
 
-    def credential(self, url: RemoteUrl) -> Credential:
-        """Who one is at `url`; asks for a password if need be.
+    def expand(self, place: str, *, or_path: bool = False) -> str:
+        """A place as typed with the name of an endpoint replaced by its URL; URLs and local paths as they are.
+
+        The endpoint's settings apply to its server from then on.
+
+        Args:
+            place: as typed.
+            or_path: whether what looks like an endpoint and is none is left as it is.
 
         Raises:
-            UFTPError: see `uftp.client.credentials.choose_credential`.
+            NotFound: no such endpoint.
+            UFTPError: the file with the endpoints is at fault.
         """
-        from uftp.client.credentials import USER_VARIABLE, Anonymous, choose_credential
+        from uftp.client.endpoints import find_endpoint, load_endpoints, split_place
 
-        if self.identity is not None or self.oidc_agent is not None:
-            option = "-i" if self.identity is not None else "-O"
-            raise UsageError(f"{option}: logging in with keys or agents is not available yet; use -u and -P, or -A")
-        user = self.user
+        parts = split_place(place)
+        if parts is None or (or_path and parts[0] not in load_endpoints()):
+            return place
+        name, path = parts
+        endpoint = find_endpoint(name)
+        self._use(name, endpoint)
+        return endpoint.url_of(path)
+
+    def expand_server(self, server: str) -> str:
+        """The URL of a server for commands that need no path: `NAME` and `NAME:` mean an endpoint's.
+
+        Raises:
+            UFTPError: see `expand`.
+        """
+        from uftp.client.endpoints import find_endpoint
+        from uftp.client.url import is_url
+
+        if is_url(server):
+            return server
+        name = server.partition(":")[0]
+        endpoint = find_endpoint(name)
+        self._use(name, endpoint)
+        return endpoint.url
+
+    def endpoint(self, url: RemoteUrl) -> Endpoint | None:
+        """The endpoint `url` was reached by, if it was by one."""
+        found = self._endpoints.get(url.service)
+        return found[1] if found is not None else None
+
+    def _use(self, name: str, endpoint: Endpoint) -> None:
+        other, _ = self._endpoints.setdefault(endpoint.place.service, (name, endpoint))
+        if other != name:
+            raise UsageError(f"{other} and {name} are the same server; use one of them in a command")
+
+    def credential(self, url: RemoteUrl) -> Credential:
+        """Who one is at `url`; the same object each time, so that nobody is asked twice.
+
+        Raises:
+            UFTPError: see `uftp.client.choosing.choose_credential`.
+        """
+        if url.service not in self._credentials:
+            self._credentials[url.service] = self._choose(url)
+        return self._credentials[url.service]
+
+    def _choose(self, url: RemoteUrl) -> Credential:
+        from dataclasses import replace
+
+        from uftp.client.choosing import PASSWORD_VARIABLE, USER_VARIABLE, Wishes, choose_credential
+        from uftp.client.credentials import Anonymous
+
+        wishes = Wishes(
+            user=self.user,
+            ask_password=self.ask_password,
+            password_file=self.password_file,
+            token=self.token,
+            identity=self.identity,
+            oidc_agent=self.oidc_agent,
+        )
+        configured = _wishes_of(self.endpoint(url))
         if url.kind == "ftp":
-            named = user or url.user or os.environ.get(USER_VARIABLE)
+            wishes.check()
+            named = wishes.user or url.user or configured.user or os.environ.get(USER_VARIABLE)
             if url.password is not None or named in (None, "anonymous", "ftp"):
                 return Anonymous()
-            user = named
-        token = self.token
-        if token is not None and token.startswith("@"):
-            from uftp.client.credentials import read_secret_file
+            is_known = wishes.has_method or configured.has_method or PASSWORD_VARIABLE in os.environ
+            if wishes.token is None and wishes.oidc_agent is None:
+                # Neither keys nor tokens mean anything to an FTP server.
+                wishes = replace(wishes, user=named, ask_password=wishes.ask_password or not is_known)
+        return choose_credential(
+            wishes,
+            configured=configured,
+            server=url.info_url.removesuffix("/rest/auth") if url.kind != "ftp" else None,
+            ask=ask_secret if self.ask_password or sys.stdin.isatty() else None,
+            note=self._note,
+        )
 
-            token = read_secret_file(token[1:])
-        ask = _ask if self.ask_password or sys.stdin.isatty() else None
-        return choose_credential(user=user, ask=ask, password_file=self.password_file, token=token)
+    def _note(self, text: str) -> None:
+        if self.verbose or self.debug:
+            from uftp.cli.runner import one_line
+
+            click.echo(one_line(f"uftp: {text}"), err=True)
 
     def access(self, url: RemoteUrl) -> Access:
         """How to reach the server of `url`.
@@ -94,24 +171,78 @@ class Settings:
         from uftp.client.login import SessionOptions
         from uftp.transfer.copy import Access
 
-        family = self.family
+        family, endpoint = self.family, self.endpoint(url)
+        options = {**(endpoint.options if endpoint is not None else {}), **_server_options()}
         return Access(
             credential=self.credential(url),
-            http=HttpOptions(ca=self.ca, insecure=self.insecure, family=family),
-            session=SessionOptions(family=family, server_options=_server_options()),
-            client=self.client,
-            group=self.group,
+            http=HttpOptions(ca=self.ca_file(url), insecure=self.insecure, family=family),
+            session=SessionOptions(family=family, server_options=options),
+            client=self.client or (endpoint.client if endpoint is not None else None),
+            group=self.group or (endpoint.group if endpoint is not None else None),
         )
 
+    def ca_file(self, url: RemoteUrl) -> str | None:
+        """File with the CAs to trust at `url`; None for the system's."""
+        endpoint = self.endpoint(url)
+        ca = self.ca or (endpoint.ca if endpoint is not None else None)
+        return os.path.expanduser(ca) if ca is not None else None
 
-def _ask(prompt: str) -> str:
+
+def _wishes_of(endpoint: Endpoint | None) -> Wishes:
+    from uftp.client.choosing import Wishes
+
+    if endpoint is None:
+        return Wishes()
+    return Wishes(
+        user=endpoint.user,
+        password_file=endpoint.password_file,
+        token=f"@{endpoint.token_file}" if endpoint.token_file is not None else None,
+        identity=endpoint.identity,
+        oidc_agent=endpoint.oidc_agent,
+        audience=endpoint.audience,
+    )
+
+
+async def ask_secret(prompt: str) -> str:
+    """Ask on the terminal without showing what is typed. Cancelled, the terminal is as it was before.
+
+    Raises:
+        AuthenticationFailed: there is nobody at the terminal.
+    """
     import getpass
 
-    try:
+    import trio
+
+    def ask() -> str:
         return getpass.getpass(prompt, stream=sys.stderr)
-    except (EOFError, KeyboardInterrupt):
-        click.echo(err=True)
-        raise click.Abort from None
+
+    with _terminal_kept():
+        try:
+            return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        except EOFError:
+            from uftp.errors import AuthenticationFailed
+
+            raise AuthenticationFailed("nothing was typed") from None
+
+
+@contextlib.contextmanager
+def _terminal_kept() -> Iterator[None]:
+    """Give the terminal its settings back: a thread that still waits for a line has turned its echo off."""
+    import termios
+
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        yield  # no terminal to keep
+        return
+    try:
+        before = termios.tcgetattr(terminal)
+        try:
+            yield
+        finally:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+    finally:
+        os.close(terminal)
 
 
 def _server_options() -> dict[str, str]:
@@ -127,11 +258,13 @@ def _server_options() -> dict[str, str]:
 
 _COMMON = (
     click.option("-u", "--user", metavar="NAME", help="User name, or NAME:PASSWORD; `anonymous` for nobody."),
-    click.option("-P", "--password", "ask_password", is_flag=True, help="Ask for the password."),
+    click.option("-P", "--password", "ask_password", is_flag=True, help="Ask for the password (with -i: passphrase)."),
     click.option("--password-file", metavar="FILE", help="Take the password from the first line of FILE."),
     click.option("-A", "--auth-token", "token", metavar="TOKEN", help="Bearer token, or @FILE that holds it."),
-    click.option("-i", "--identity", metavar="KEYFILE", help="Private key file (not available yet)."),
-    click.option("-O", "--oidc-agent", metavar="ACCOUNT", help="Token from oidc-agent (not available yet)."),
+    click.option(
+        "-i", "--identity", metavar="KEYFILE", help="SSH private key to log in with; ssh-agent's if it has it."
+    ),
+    click.option("-O", "--oidc-agent", metavar="ACCOUNT", help="Token of this account of oidc-agent."),
     click.option("-g", "--group", metavar="GROUP", help="Primary group to work with."),
     click.option("-X", "--client", metavar="ADDRESSES", help="Client addresses, if the auth server cannot see them."),
     click.option("-4", "--force-ipv4", "ipv4", is_flag=True, help="Use IPv4 only."),
@@ -143,7 +276,7 @@ _COMMON = (
     click.option("-v", "--verbose", is_flag=True, help="Say more on standard error."),
     click.option("--debug", is_flag=True, help="Show the dialogue with the server, and tracebacks."),
 )
-_NAMES = tuple(Settings.__dataclass_fields__)
+_NAMES = tuple(name for name in Settings.__dataclass_fields__ if not name.startswith("_"))
 
 
 def common_options(function: F) -> F:

@@ -1,32 +1,29 @@
-"""The REST calls to an auth server: information and session requests (CONTROL-PLANE 1.2 to 1.4, 8.1).
+"""The REST calls to an auth server: information, session requests, tokens (CONTROL-PLANE 1.1 to 1.5, 8.1).
 
 TLS is verified unless the caller says otherwise. Every failure becomes one error of `uftp.errors` with one line that
 names the server and what to try; credentials never get into it.
+
+After a login the server is shown the id of its security session instead of the credentials, which saves it the work of
+checking them again; it may forget an id at any time (CONTROL-PLANE T9).
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from uftp.client.credentials import Credential
+from uftp.client.credentials import Credential, RenewableCredential, checked_token, description
+from uftp.client.http_errors import network_error, server_message, status_error
 from uftp.client.wording import printable
-from uftp.errors import (
-    AuthenticationFailed,
-    LocalFileError,
-    NetworkError,
-    NotFound,
-    PeerBrokeProtocol,
-    Refused,
-    TimedOut,
-    UFTPError,
-    UsageError,
-)
+from uftp.errors import LocalFileError, NotFound, PeerBrokeProtocol, Refused, UFTPError, UsageError
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,7 +32,12 @@ _CONNECT_SECONDS: Final = 20.0
 # The auth server asks a data node before it answers; it allows that 10 s to connect and 60 s to reply.
 _REPLY_SECONDS: Final = 90.0
 _MAX_REPLY_BYTES: Final = 4 * 1024 * 1024
-_MAX_MESSAGE: Final = 500  # characters of a server's error text that are passed on
+
+_SESSION_HEADER: Final = "X-UNICORE-SecuritySession"
+_SESSION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
+_SESSION_MARGIN_SECONDS: Final = 5.0
+_UNKNOWN_SESSION: Final = 432
+_MAX_LOGINS: Final = 12  # a session, every key there may be, each of them renewed once, a password
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,7 @@ class AuthServer:
         self._credential = credential
         self._options = options or HttpOptions()
         self._http: httpx2.AsyncClient | None = None
+        self._sessions: dict[str, _SecuritySession] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,30 +189,136 @@ class AuthServer:
         known = f"it has {', '.join(names)}" if names else "it has none"
         return NotFound(f"{head}: no server {printable(name)} there; {known}", code=error.code)
 
-    async def _call(self, method: str, url: str, body: Mapping[str, object] | None) -> dict[str, Any]:
-        import httpx2
+    async def issue_token(
+        self, url: str, *, lifetime: int | None = None, renewable: bool = False, limited: bool = False
+    ) -> str:
+        """A token of the auth server, for use in place of other credentials (CONTROL-PLANE 1.5).
 
+        Args:
+            url: `https://host/rest/auth`.
+            lifetime: seconds; None for what the server thinks best.
+            renewable: whether it can be used to get another.
+            limited: whether it is good for this server only.
+
+        Raises:
+            AuthenticationFailed: the credentials are not accepted, or may not be used for this.
+            UFTPError: as described at the top of `uftp.errors`.
+        """
+        query = {"lifetime": str(lifetime)} if lifetime is not None else {}
+        query |= {name: "true" for name, wanted in (("renewable", renewable), ("limited", limited)) if wanted}
+        url = f"{url}/token"
+        reply = await self._exchange("GET", url, accept="text/plain", query=query)
+        if reply.status != 200:
+            raise self._error(reply, _parse_object(reply.content), url)
+        try:
+            return checked_token(reply.content.decode("ascii", "replace"))
+        except UsageError as error:
+            raise PeerBrokeProtocol(f"{url}: the reply is no token") from error
+
+    async def _call(self, method: str, url: str, body: Mapping[str, object] | None) -> dict[str, Any]:
+        reply = await self._exchange(method, url, body)
+        document = _parse_object(reply.content)
+        if reply.status == 200 and document is not None:
+            return document
+        raise self._error(reply, document, url)
+
+    def _error(self, reply: _Reply, document: Mapping[str, Any] | None, url: str) -> UFTPError:
+        tried = description(self._credential) if reply.is_logged_in else None
+        return status_error(reply.status, document, url, tried=tried, clock_ahead=reply.clock_ahead)
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        accept: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> _Reply:
+        """One call, with a security session, or else with credentials; renewed ones if there are any."""
         if url.startswith("http:") and not self._options.insecure:
             raise UsageError(f"{url}: http would show your credentials to the network; use https, or --insecure")
-        headers = {"Accept": "application/json"}
-        authorization = await self._credential.authorization()
-        if authorization is not None:
-            headers["Authorization"] = authorization
-        if self._options.preferences:
-            headers["X-UNICORE-User-Preferences"] = self._options.preferences
+        origin = "/".join(url.split("/", 3)[:3])
+        for _ in range(_MAX_LOGINS):
+            headers = {"Accept": accept}
+            if self._options.preferences:
+                headers["X-UNICORE-User-Preferences"] = self._options.preferences
+            session = self._sessions.get(origin)
+            authorization = None
+            if session is not None and time.monotonic() < session.ends:
+                headers[_SESSION_HEADER] = session.id
+            else:
+                session = None
+                authorization = await self._credential.authorization()
+                if authorization is not None:
+                    headers["Authorization"] = authorization
+            response, content = await self._send(method, url, headers, body, query)
+            status = response.status_code
+            if session is not None and status in (_UNKNOWN_SESSION, 401, 403):
+                # The session may stand for what the credentials no longer do, or the other way round.
+                if self._sessions.get(origin) is session:
+                    del self._sessions[origin]
+                continue
+            if authorization is None:
+                break
+            if status not in (401, 403):
+                self._remember_session(origin, response)
+                break
+            renewable = self._credential if isinstance(self._credential, RenewableCredential) else None
+            if renewable is None or not await renewable.renew(authorization):
+                break
+        return _Reply(status, content, session is not None or authorization is not None, _clock_ahead(response))
+
+    def _remember_session(self, origin: str, response: httpx2.Response) -> None:
+        name = response.headers.get(_SESSION_HEADER, "")
+        milliseconds = response.headers.get(f"{_SESSION_HEADER}-Lifetime", "")
+        if _SESSION_ID.fullmatch(name) and re.fullmatch("[0-9]{1,12}", milliseconds, re.ASCII):
+            ends = time.monotonic() + int(milliseconds) / 1000 - _SESSION_MARGIN_SECONDS
+            self._sessions[origin] = _SecuritySession(name, ends)
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, object] | None,
+        query: Mapping[str, str] | None,
+    ) -> tuple[httpx2.Response, bytes]:
+        import httpx2
+
         if self._http is None:
             self._http = _http_client(self._options)
         try:
-            async with self._http.stream(method, url, headers=headers, json=body) as response:
-                content = await _read_body(response, url)
+            async with self._http.stream(method, url, headers=headers, json=body, params=query or None) as response:
+                return response, await _read_body(response, url)
         except httpx2.HTTPError as error:
-            raise _network_error(error, url) from error
+            raise network_error(error, url) from error
         except (httpx2.InvalidURL, UnicodeError) as error:
             raise UsageError(f"{url}: not a valid URL: {error}") from error
-        document = _parse_object(content)
-        if response.status_code == 200 and document is not None:
-            return document
-        raise _status_error(response.status_code, document, url, anonymous=authorization is None)
+
+
+@dataclass(frozen=True, slots=True)
+class _SecuritySession:
+    """A login the server remembers: its id, and the time of the monotonic clock until which."""
+
+    id: str = field(repr=False)
+    ends: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    content: bytes
+    is_logged_in: bool
+    clock_ahead: float
+
+
+def _clock_ahead(response: httpx2.Response) -> float:
+    """By how many seconds this machine's clock is ahead of the server's."""
+    try:
+        return time.time() - parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        return 0.0
 
 
 def _http_client(options: HttpOptions) -> httpx2.AsyncClient:
@@ -261,7 +370,7 @@ def _parse_object(content: bytes) -> dict[str, Any] | None:
 def _read_grant(reply: Mapping[str, Any], url: str) -> SessionGrant:
     # Upstream answers refusals on shares with 200 and success false (CONTROL-PLANE T5); booleans may be strings.
     if str(reply.get("success", True)).lower() != "true":
-        raise Refused(f"{url}: no session: {_message(reply, 'the server gives no reason')}")
+        raise Refused(f"{url}: no session: {server_message(reply, 'the server gives no reason')}")
     hosts, port, secret = reply.get("serverHost"), reply.get("serverPort"), reply.get("secret")
     features = reply.get("features") or []
     valid_port = isinstance(port, int | str) and str(port).isascii() and str(port).isdigit() and 0 < int(port) < 65536
@@ -273,79 +382,6 @@ def _read_grant(reply: Mapping[str, Any], url: str) -> SessionGrant:
     if not names:
         raise PeerBrokeProtocol(f"{url}: the auth server's reply names no host")
     return SessionGrant(hosts=names, port=int(str(port)), secret=secret, features=tuple(features))
-
-
-def _message(document: Mapping[str, Any] | None, default: str) -> str:
-    for key in ("errorMessage", "reason", "message"):
-        text = document.get(key) if document else None
-        if isinstance(text, str) and text.strip():
-            return printable(" ".join(text.split()))[:_MAX_MESSAGE]
-    return default
-
-
-def _status_error(status: int, document: Mapping[str, Any] | None, url: str, *, anonymous: bool) -> UFTPError:
-    said = _message(document, "no reason given")
-    if status in (401, 403) and document is None:
-        hint = "log in with -u or -A" if anonymous else "check user name and password or token, and your role there"
-        return AuthenticationFailed(f"{url}: the auth server does not let you in ({status}); {hint}")
-    match status:
-        case 200:
-            return PeerBrokeProtocol(f"{url}: the reply is not a JSON object; is this an auth server?")
-        case 401 | 403:
-            return AuthenticationFailed(f"{url}: {said}")
-        case 404:
-            return NotFound(f"{url}: {said}", code=status)
-        case 405 | 406 | 415:
-            return Refused(f"{url}: the server does not know this call ({status}); check the URL", code=status)
-        case 503:
-            return NetworkError(f"{url}: the server's data nodes are down: {said}; try again later")
-        case _ if 300 <= status < 400:
-            return Refused(
-                f"{url}: the server redirects elsewhere ({status}); use the URL it is really at", code=status
-            )
-        case _:
-            return Refused(f"{url}: the auth server answers {status}: {said}", code=status)
-
-
-def _network_error(error: Exception, url: str) -> UFTPError:
-    import httpx2
-
-    causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return NetworkError(
-                f"{url}: the server's certificate is not trusted: {cause.verify_message}; "
-                "name the CA with --ca FILE, or take the risk with --insecure"
-            )
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError):
-            return NetworkError(f"{url}: TLS fails: {cause.reason or cause}; is this an https port?")
-        if isinstance(cause, socket.gaierror):
-            return NetworkError(f"{url}: no such host; check the name in the URL")
-        if isinstance(cause, ConnectionRefusedError):
-            return NetworkError(f"{url}: connection refused; is the port right and the server running?")
-    if isinstance(error, httpx2.TimeoutException):
-        return TimedOut(f"{url}: the auth server does not answer; try again, or check host and port")
-    if isinstance(error, httpx2.UnsupportedProtocol):
-        return UsageError(f"{url}: not an https URL")
-    if isinstance(error, httpx2.RemoteProtocolError):
-        return PeerBrokeProtocol(f"{url}: no HTTP server there: {error}")
-    return NetworkError(f"{url}: the connection to the auth server failed: {error or type(error).__name__}")
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """An error and everything behind it, groups taken apart."""
-    found: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting and len(found) < 50:
-        current = waiting.pop(0)
-        if current is None or current in found:
-            continue
-        found.append(current)
-        if isinstance(current, BaseExceptionGroup):
-            waiting += current.exceptions
-        waiting += [current.__cause__, current.__context__]
-    return found
 
 
 def _sayable(directory: bytes) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Self
 
 from uftp.client.auth import AuthServer, HttpOptions, SessionGrant, SessionRequest
-from uftp.client.credentials import Anonymous, Credential, UsernamePassword
+from uftp.client.credentials import Anonymous, AskedPassword, Credential, UsernamePassword
 from uftp.client.layers import ask_for, check_without_auth_server
 from uftp.client.login import SessionOptions, log_in
 from uftp.client.session import FTPSession
@@ -82,7 +82,7 @@ class Connector:
         """
         if self.url.kind == "ftp":
             check_without_auth_server(self._options, self.url.service)
-            user, password = self._ftp_login()
+            user, password = await self._ftp_login()
             return await log_in(self.url.host, self.url.port, user=user, password=password, options=self._options)
         options, request = ask_for(self._options, self._request)
         grant = await self._server.request_session(self.url.service, request)
@@ -95,12 +95,15 @@ class Connector:
                     raise
         raise AssertionError("a grant names at least one host")
 
-    def _ftp_login(self) -> tuple[str, str]:
+    async def _ftp_login(self) -> tuple[str, str]:
         if self.url.user is not None and self.url.password is not None:
             return self.url.user, self.url.password
-        if isinstance(self._credential, UsernamePassword):
-            return self.url.user or self._credential.username, self._credential.password
-        if self.url.user in (None, "anonymous", "ftp") and isinstance(self._credential, Anonymous):
+        credential = self._credential
+        if isinstance(credential, AskedPassword):
+            credential = await credential.login()
+        if isinstance(credential, UsernamePassword):
+            return self.url.user or credential.username, credential.password
+        if self.url.user in (None, "anonymous", "ftp") and isinstance(credential, Anonymous):
             return "anonymous", "anonymous@"
         raise AuthenticationFailed(f"{self.url.service}: an FTP server needs a user and password; use -u and -P")
 

@@ -1,4 +1,4 @@
-"""Who one is: what a credential gives to the auth server, and where passwords come from.
+"""Who one is: what a credential gives to the auth server, and the ones that need nothing but themselves.
 
 A credential answers one question, the `Authorization` header of the next request; it may do I/O for that, so tokens
 that expire or come from an agent fit behind the same interface. Secrets stay out of reprs, logs and error texts.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from uftp.errors import AuthenticationFailed, LocalFileError, UsageError
+import trio
 
-USER_VARIABLE = "UFTP_USER"
-PASSWORD_VARIABLE = "UFTP_PASSWORD"  # noqa: S105 -- the variable's name
-TOKEN_VARIABLE = "UFTP_TOKEN"  # noqa: S105 -- the variable's name
+from uftp.errors import LocalFileError, UsageError
+
 _MAX_SECRET_BYTES = 64 * 1024
+
+Ask = Callable[[str], Awaitable[str]]
+"""Asks the person for something secret, given a prompt."""
 
 
 class Credential(Protocol):
@@ -35,11 +37,33 @@ class Credential(Protocol):
         """
 
 
+@runtime_checkable
+class RenewableCredential(Protocol):
+    """A credential that may have something better after a refusal: a fresh token, or another way to log in."""
+
+    async def renew(self, refused: str) -> bool:
+        """Whether `authorization` has something else to offer than what was refused.
+
+        Args:
+            refused: the header the server did not accept.
+
+        Raises:
+            AuthenticationFailed: no token can be had.
+        """
+
+
+def description(credential: Credential) -> str:
+    """What was tried, for error texts, as `the password of 'alice'`; never anything secret."""
+    said = getattr(credential, "description", None)
+    return said if isinstance(said, str) else f"the credential ({credential.method})"
+
+
 @dataclass(frozen=True, slots=True)
 class Anonymous:
     """Nobody in particular: no header is sent."""
 
     method = "ANONYMOUS"
+    description = "no credential"
 
     async def authorization(self) -> str | None:
         return None
@@ -53,9 +77,40 @@ class UsernamePassword:
     password: str = field(repr=False)
     method = "PASSWORD"
 
+    @property
+    def description(self) -> str:
+        return f"the password of {self.username!r}"
+
     async def authorization(self) -> str | None:
         pair = f"{self.username}:{self.password}".encode("utf-8", "surrogateescape")
         return "Basic " + base64.b64encode(pair).decode()
+
+
+class AskedPassword:
+    """A password that is asked for when it is first needed."""
+
+    method = "PASSWORD"
+
+    def __init__(self, username: str, ask: Ask) -> None:
+        self.username = username
+        self._ask = ask
+        self._password: UsernamePassword | None = None
+        self._asking = trio.Lock()
+
+    @property
+    def description(self) -> str:
+        return f"the password of {self.username!r}"
+
+    async def login(self) -> UsernamePassword:
+        """The name with the password that was typed."""
+        async with self._asking:
+            if self._password is None:
+                self._password = UsernamePassword(self.username, await self._ask(f"Password for {self.username}: "))
+        return self._password
+
+    async def authorization(self) -> str | None:
+        """HTTP Basic with what was typed."""
+        return await (await self.login()).authorization()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +119,36 @@ class BearerToken:
 
     token: str = field(repr=False)
     method = "TOKEN"
+    description = "the token given"
 
     async def authorization(self) -> str | None:
         return f"Bearer {self.token}"
 
 
-def read_secret_file(path: str) -> str:
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A token in the first line of a file, read for each request: something else may keep it fresh."""
+
+    path: str
+    method = "TOKEN"
+
+    @property
+    def description(self) -> str:
+        return f"the token in {self.path}"
+
+    async def authorization(self) -> str | None:
+        return f"Bearer {read_token_file(self.path)}"
+
+    async def renew(self, refused: str) -> bool:
+        return await self.authorization() != refused
+
+
+def read_secret_file(path: str, what: str = "password") -> str:
     """The first line of a file that holds a password or token.
+
+    Args:
+        path: the file.
+        what: is in it, for errors.
 
     Raises:
         LocalFileError: it cannot be read, or is empty.
@@ -78,66 +156,34 @@ def read_secret_file(path: str) -> str:
     try:
         with open(path, "rb") as file:
             content = file.read(_MAX_SECRET_BYTES)
-    except OSError as error:
-        raise LocalFileError(f"{path}: cannot read the password file: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise LocalFileError(f"{path}: cannot read the {what} file: {reason}") from error
     secret = content.partition(b"\n")[0].rstrip(b"\r")
     if not secret:
-        raise LocalFileError(f"{path}: the password file is empty")
+        raise LocalFileError(f"{path}: the {what} file is empty")
     return os.fsdecode(secret)
 
 
-def choose_credential(
-    *,
-    user: str | None = None,
-    ask: Callable[[str], str] | None = None,
-    password_file: str | None = None,
-    token: str | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Credential:
-    """The credential that options and environment ask for, in the order a person would expect.
-
-    A token wins; then a user, from `user` (NAME or NAME:PASSWORD), UFTP_USER or the login name, with a password from
-    `user`, the file, UFTP_PASSWORD, or asked for. The user `anonymous` without a password needs none.
-
-    Args:
-        user: as given by -u.
-        ask: asks the person for the password, given a prompt; None where nobody can be asked.
-        password_file: file with the password in its first line.
-        token: a bearer token.
-        environment: variables, those of the process by default.
+def read_token_file(path: str) -> str:
+    """The token in the first line of a file.
 
     Raises:
-        UsageError: contradictory options.
-        AuthenticationFailed: no password to be had.
-        LocalFileError: the password file cannot be read.
+        LocalFileError: it cannot be read, is empty or holds no token.
     """
-    environment = os.environ if environment is None else environment
-    if token is not None and user is not None:
-        raise UsageError("give either a user (-u) or a token (-A), not both")
-    if token is None and user is None:
-        token = environment.get(TOKEN_VARIABLE)
-    if token is not None:
-        # A token never has line ends in it, but what people paste or read from files has.
-        return BearerToken(_header_safe(token.strip(), "token"))
-    name, colon, password = (user or "").partition(":")
-    name = name or environment.get(USER_VARIABLE) or environment.get("USER") or environment.get("LOGNAME") or ""
-    if colon:
-        return UsernamePassword(name, password)
-    if password_file is not None:
-        return UsernamePassword(name, read_secret_file(password_file))
-    if name == "anonymous":
-        return Anonymous()
-    if PASSWORD_VARIABLE in environment:
-        return UsernamePassword(name, environment[PASSWORD_VARIABLE])
-    if ask is None:
-        raise AuthenticationFailed(
-            f"no password for {name or 'the user'}; use -P to be asked, --password-file or the variable "
-            f"{PASSWORD_VARIABLE}, or -u anonymous"
-        )
-    return UsernamePassword(name, ask(f"Password for {name}: "))
+    try:
+        return checked_token(read_secret_file(path, "token"))
+    except UsageError as error:
+        raise LocalFileError(f"{path}: {error}") from error
 
 
-def _header_safe(secret: str, what: str) -> str:
-    if not secret or not secret.isascii() or any(ord(character) < 0x21 for character in secret):
-        raise UsageError(f"the {what} is empty or has characters no {what} can have")
-    return secret
+def checked_token(text: str) -> str:
+    """A token without the line end that people paste or files have.
+
+    Raises:
+        UsageError: it has characters that no token has, and that would end the header.
+    """
+    token = text.strip()
+    if not token or not token.isascii() or any(not 0x20 < ord(character) < 0x7F for character in token):
+        raise UsageError("the token is empty or has characters no token can have")
+    return token
