@@ -15,8 +15,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import hypercorn.protocol
 import trio
 from hypercorn.config import Config as HttpConfig
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve as serve_http
 
 from uftpd.auth.edge import HEADERS_OF_ALL
@@ -143,6 +145,20 @@ async def _serve_http(
         task_status=task_status,
         mode="asgi",
     )
+
+
+class _OnlyHttp11(H11Protocol):
+    """HTTP/1.1 that stays HTTP/1.1.
+
+    Hypercorn turns to HTTP/2 when a client begins with its preface or asks for an upgrade, whatever was agreed in TLS,
+    and has no setting against it.
+    """
+
+    async def _check_protocol(self, event: object) -> None:
+        pass
+
+
+hypercorn.protocol.H11Protocol = _OnlyHttp11  # type: ignore[misc, attr-defined]
 
 
 class _HttpConfig(HttpConfig):
