@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from uftp.protocol.rsync import BLOCK_SUM
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -74,6 +76,7 @@ class BlockIndex:
         table = np.frombuffer(sums, dtype=np.dtype([("weak", ">u8"), ("high", ">u8"), ("low", ">u8")]))
         self.block = block
         self.count = len(table)
+        self._sums = sums
         weak = table["weak"].astype(np.uint32)
         high, low = table["high"].astype(np.uint64), table["low"].astype(np.uint64)
         # Equal blocks stand in the order of their numbers, so that the first is found.
@@ -88,14 +91,10 @@ class BlockIndex:
         self._last = (int(weak[-1]), int(high[-1]), int(low[-1])) if self.count else None
         self._in_order = weak
 
-    def expected(self, number: int, weak: int) -> bool:
-        """Whether block `number` is there and may be one with this weak sum."""
-        return number < self.count and int(self._in_order[number]) == weak
-
-    def knows(self, weak: int) -> bool:
-        """Whether any block has this weak sum."""
-        at = int(np.searchsorted(self._weak, np.uint32(weak)))
-        return at < self.count and int(self._weak[at]) == weak
+    def is_block(self, number: int, weak: int, strong: bytes) -> bool:
+        """Whether block `number` is there and has these sums."""
+        at = BLOCK_SUM.size * number
+        return self._sums[at : at + BLOCK_SUM.size] == BLOCK_SUM.pack(weak, strong)
 
     def find(self, weak: int, strong: bytes, preferred: int = -1) -> int | None:
         """The number of the first block with these sums; the preferred one if that is equal."""

@@ -244,19 +244,18 @@ class Leader:
                 return
 
     def _run_of_blocks(self, index: BlockIndex, place: int, expected: int) -> Iterator[Match]:
-        while place + index.block <= self._size:
-            self._check()
-            weak, digest = WeakSum(), hashlib.md5(usedforsecurity=False)
-            for piece in pieces(self._source, place, index.block):
-                weak.update(piece)
-                digest.update(piece)
-            if not index.expected(expected, weak.value) and not index.knows(weak.value):
-                return
-            number = index.find(weak.value, digest.digest(), expected)
-            if number is None:
-                return
-            yield Match(place, number, index.block)
-            place, expected = place + index.block, number + 1
+        """Blocks that follow each other in the new file as well, until one does not."""
+        at_once = 1
+        while count := min(at_once, (self._size - place) // index.block):
+            for weak, strong in sums_of_blocks(self._source, place, count, index.block, self._meter):
+                number: int | None = expected
+                if not index.is_block(expected, weak, strong):
+                    number = index.find(weak, strong)
+                if number is None:
+                    return
+                yield Match(place, number, index.block)
+                place, expected = place + index.block, number + 1
+            at_once = min(2 * at_once, max(1, PIECE // index.block))
 
     def _short_last_block(self, index: BlockIndex, place: int) -> Iterator[Match]:
         """The last block may be short; nobody says how short, so every end of the file is one it may be."""
@@ -385,32 +384,42 @@ def _send_sums(connection: socket.socket, old: int, size: int, block: int, meter
     whole = size // block
     try:
         for first in range(0, whole, at_once):
-            sums = _sums(old, first, min(at_once, whole - first), block, meter)
-            send_bytes(sums, connection, meter)
+            sums = sums_of_blocks(old, first * block, min(at_once, whole - first), block, meter)
+            send_bytes(b"".join(BLOCK_SUM.pack(*each) for each in sums), connection, meter)
         if size % block:
-            send_bytes(_sum(old, whole * block, size % block, meter), connection, meter)
+            last = _sum(old, whole * block, size % block, meter)
+            send_bytes(BLOCK_SUM.pack(*last), connection, meter)
     except EOFError:
         raise SourceEnded("the file became shorter meanwhile") from None
 
 
-def _sums(old: int, first: int, count: int, block: int, meter: Meter) -> bytes:
-    """The sums of some blocks; of one at a time where blocks are large."""
+def sums_of_blocks(source: int, place: int, count: int, block: int, meter: Meter) -> Iterator[tuple[int, bytes]]:
+    """The weak and strong sums of `count` whole blocks from `place` on, of at most `PIECE` bytes, or of a single one.
+
+    Raises:
+        EOFError: the file has become shorter.
+        Cancelled: the meter says so.
+    """
     if block > PIECE:
-        return b"".join(_sum(old, number * block, block, meter) for number in range(first, first + count))
-    data = memoryview(b"".join(bytes(piece) for piece in pieces(old, first * block, count * block)))
+        for number in range(count):
+            yield _sum(source, place + number * block, block, meter)
+        return
+    if meter.cancelled:
+        raise Cancelled
+    data = memoryview(b"".join(bytes(piece) for piece in pieces(source, place, count * block)))
     weak = weak_sums(data, block)
-    strong = (md5(data[at : at + block]) for at in range(0, len(data), block))
-    return b"".join(map(BLOCK_SUM.pack, weak, strong))
+    for number in range(count):
+        yield weak[number], md5(data[number * block : (number + 1) * block])
 
 
-def _sum(old: int, place: int, length: int, meter: Meter) -> bytes:
+def _sum(source: int, place: int, length: int, meter: Meter) -> tuple[int, bytes]:
     weak, strong = WeakSum(), hashlib.md5(usedforsecurity=False)
-    for piece in pieces(old, place, length):
+    for piece in pieces(source, place, length):
         if meter.cancelled:
             raise Cancelled
         weak.update(piece)
         strong.update(piece)
-    return BLOCK_SUM.pack(weak.value, strong.digest())
+    return weak.value, strong.digest()
 
 
 def _copy(old: int, start: int, target: int, place: int, length: int, meter: Meter) -> None:

@@ -69,10 +69,14 @@ class Report:
         """
         if not self.failed and not self.fatal:
             return
-        done = f"{self.files} files and {self.directories} directories were unpacked"
-        more = f" and {self.failed - len(self.reasons)} more" if self.failed > len(self.reasons) else ""
-        left = f"{self.failed} members were not: {'; '.join(self.reasons)}{more}" if self.failed else ""
-        parts = [part for part in (f"unpacking ended early: {self.fatal}" if self.fatal else "", left, done) if part]
+        done = self.files + self.directories
+        parts = []
+        if self.fatal:
+            parts.append(f"the archive could not be read to its end: {self.fatal}; {done} members unpacked")
+        if self.failed:
+            more = f"; and {self.failed - len(self.reasons)} more" if self.failed > len(self.reasons) else ""
+            total = f"{self.failed} of {done + self.failed} members not unpacked"
+            parts.append(f"{total}: {'; '.join(self.reasons)}{more}")
         raise CommandError(534 if self.forbidden and not self.fatal else 550, "; ".join(parts))
 
 
