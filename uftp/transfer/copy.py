@@ -17,6 +17,7 @@ from uftp.client.url import RemoteUrl, directory_of, is_url, parse_url, session_
 from uftp.client.wording import printable
 from uftp.errors import UFTPError, UsageError
 from uftp.transfer import download, upload
+from uftp.transfer.archive import upload_archives
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Splitting
 from uftp.transfer.pool import SessionPool
@@ -87,6 +88,8 @@ async def copy_files(
     if not sources:
         raise UsageError("nothing to copy")
     remote = [is_url(source) for source in sources]
+    if options.archive and (any(remote) or not is_url(target)):
+        raise UsageError("archives are unpacked on the server: the sources must be here, the target a directory there")
     if is_url(target):
         if any(remote):
             raise UsageError("one side must be local: copies between servers are not available yet")
@@ -125,6 +128,11 @@ async def _upload(
     if url.pattern is not None:
         raise UsageError(f"{url.display()}: a target cannot have wildcards; write them as %2A, %3F or %5B")
     names = [os.fsencode(source) for source in sources]
+    if options.archive:
+        directory = url.path if url.kind == "access" else directory_of(url.path.rstrip(b"/"))
+        async with access.connector(url, directory, writes=True) as connector, _pool(connector, state) as pool:
+            await upload_archives(pool, url, names, state)
+        return state.summary()
     roots = await trio.to_thread.run_sync(upload.find_roots, names, options, state)
     if not roots:
         return state.summary()

@@ -91,6 +91,7 @@ class CopyOptions:
         split_threshold: bytes from which a file is split into ranges that several sessions carry; None for what
             helps.
         byte_range: copy only this part of each file.
+        archive: the sources are archives, which the server unpacks into the target.
     """
 
     recursive: bool = False
@@ -98,3 +99,4 @@ class CopyOptions:
     threads: int | None = None
     split_threshold: int | None = None
     byte_range: ByteRange | None = None
+    archive: bool = False

@@ -1,0 +1,344 @@
+"""`sync`: one file is made equal to another, moving only what differs where the server can do that.
+
+What was made is compared with the original by digest, always: the protocol itself checks nothing, and some servers
+make mistakes. Where the server cannot, or has made one, the whole file is copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import trio
+
+from uftp.client.session import FTPSession
+from uftp.client.syncing import Unsuitable, fetch_changes, send_changes
+from uftp.client.url import RemoteUrl, directory_of, is_url, parse_url
+from uftp.client.wording import printable
+from uftp.errors import LocalFileError, NotFound, Refused, TransferFailed, UFTPError, UsageError
+from uftp.protocol.facts import FileInfo
+from uftp.streams import Cancelled, Meter, PartFile, hash_file
+from uftp.transfer.copy import Access, copy_files
+from uftp.transfer.local import local_error
+from uftp.transfer.plan import join
+from uftp.transfer.results import CopyState
+
+_TRUSTED: Final = ("BLAKE3", "SHA-256", "SHA-512", "SHA-1", "MD5")  # the first a server has
+_FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_TREES: Final = "sync makes one file equal to another; copy trees with cp -r"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncSummary:
+    """What a sync came to.
+
+    Attributes:
+        source, target: as the user would write them.
+        size: bytes in the file.
+        literal: of them, those that moved.
+        method: "delta", or "copy" where the whole file moved.
+        reason: why it was a copy.
+        verified: the digest the two files were compared by; empty after a copy, which has checks of its own.
+        seconds: in all.
+    """
+
+    source: str
+    target: str
+    size: int
+    literal: int
+    method: Literal["delta", "copy"]
+    reason: str = ""
+    verified: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """The line of `--json` output."""
+        return {
+            "type": "sync",
+            "source": self.source,
+            "target": self.target,
+            "size": self.size,
+            "literal": self.literal,
+            "method": self.method,
+            "reason": self.reason or None,
+            "verified": self.verified or None,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+class _Whole(Exception):
+    """The file has to be copied as a whole; the message says why."""
+
+
+async def sync_file(
+    source: str, target: str, *, access: Access | None = None, state: CopyState | None = None
+) -> SyncSummary:
+    """Make `target` equal to `source`; one of them is a file here, the other one on a server.
+
+    Args:
+        source: a local path or a URL.
+        target: the other kind; a directory means the file of the source's name in it.
+        access: credentials and connections.
+        state: totals to watch while it runs.
+
+    Raises:
+        UFTPError: it did not work; the target is then as it was, or whole.
+    """
+    access = access or Access()
+    state = state or CopyState()
+    if is_url(source) == is_url(target):
+        raise UsageError(f"{printable(target)}: one of the two must be on a server, and the other one here")
+    url = parse_url(source if is_url(source) else target)
+    if url.pattern is not None:
+        raise UsageError(f"{url.display()}: sync takes no wildcards; it makes one file equal to another")
+    job = _Sync(access, state, url)
+    if is_url(source):
+        return await job.download(os.fsencode(target))
+    return await job.upload(os.fsencode(source))
+
+
+class _Sync:
+    def __init__(self, access: Access, state: CopyState, url: RemoteUrl) -> None:
+        # The exchange is for plain connections in stream mode only; copies go as they always do.
+        self._access = access
+        self._plain = replace(access, session=replace(access.session, mode="stream"))
+        self._state = state
+        self._url = url
+        self._began = time.monotonic()
+
+    # -- from here to the server ----------------------------------------------------------------------------------
+
+    async def upload(self, local: bytes) -> SyncSummary:
+        """See `sync_file`."""
+        if local == b"-":
+            raise UsageError("-: sync needs a file; standard input can be copied with cp")
+        source, size = _open_source(local)
+        try:
+            url = self._url
+            directory = url.path if url.kind == "access" else directory_of(url.path.rstrip(b"/"))
+            try:
+                async with (
+                    self._plain.connector(url, directory, writes=True) as connector,
+                    await connector.open() as session,
+                ):
+                    self._state.sessions += 1
+                    remote, info = await _find(session, url, local)
+                    url = url.with_path(remote)
+                    return await self._send(session, url, info, local, source, size)
+            except _Whole as reason:
+                return await self._copy(os.fsdecode(local), url.display(), str(reason))
+        finally:
+            os.close(source)
+
+    async def _send(
+        self, session: FTPSession, url: RemoteUrl, info: FileInfo | None, local: bytes, source: int, size: int
+    ) -> SyncSummary:
+        if info is None:
+            raise _Whole("the target was not there")
+        self._check_server(session, info)
+        if size == 0 or info.size == 0:
+            raise _Whole("one of the files is empty")
+        before = os.fstat(source)
+        with self._metered(size) as meter:
+            try:
+                result = await send_changes(session, url.path, source, size, meter=meter)
+            except Unsuitable as error:
+                raise _Whole(str(error)) from error
+            except (Refused, TransferFailed) as error:
+                raise _Whole(_first_line(error)) from error
+        after = os.fstat(source)
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise TransferFailed(f"{printable(local)}: the file changed while it was synced; sync it again")
+        algorithm = await self._compare(session, url.path, source, size)
+        return self._summary(os.fsdecode(local), url.display(), size, result.literal, algorithm)
+
+    # -- from the server to here ----------------------------------------------------------------------------------
+
+    async def download(self, target: bytes) -> SyncSummary:
+        """See `sync_file`."""
+        if target == b"-":
+            raise UsageError("-: sync needs a file to compare with; use cat, or cp to standard output")
+        url = self._url
+        name = url.path.rstrip(b"/").rpartition(b"/")[2]
+        path = await trio.to_thread.run_sync(_local_target, target, name)
+        try:
+            async with self._plain.connector(url) as connector, await connector.open() as session:
+                self._state.sessions += 1
+                info = await session.stat(url.path)
+                if info.is_dir:
+                    raise UsageError(f"{url.display()}: is a directory; {_TREES}")
+                self._check_server(session, info)
+                return await self._fetch(session, url, info, path)
+        except _Whole as reason:
+            return await self._copy(url.display(), os.fsdecode(path), str(reason))
+
+    async def _fetch(self, session: FTPSession, url: RemoteUrl, info: FileInfo, path: bytes) -> SyncSummary:
+        old, size = _open_old(path)
+        try:
+            if size == 0 or info.size == 0:
+                raise _Whole("one of the files is empty")
+            with _new_file(path) as part, self._metered(info.size) as meter:
+                try:
+                    result = await fetch_changes(session, url.path, old, size, part.fd, new_size=info.size, meter=meter)
+                except Unsuitable as error:
+                    raise _Whole(str(error)) from error
+                except (Refused, TransferFailed) as error:
+                    raise _Whole(_first_line(error)) from error
+                algorithm = await self._compare(session, url.path, part.fd, result.size)
+                mode = stat.S_IMODE(os.fstat(old).st_mode) & 0o777
+                try:
+                    await trio.to_thread.run_sync(lambda: part.publish(os.path.basename(path), mode=mode))
+                except OSError as error:
+                    raise local_error(error, path, "give the file its name") from error
+        finally:
+            os.close(old)
+        return self._summary(url.display(), os.fsdecode(path), result.size, result.literal, algorithm)
+
+    # -- both -----------------------------------------------------------------------------------------------------
+
+    def _check_server(self, session: FTPSession, info: FileInfo) -> None:
+        if info.mode is not None and stat.S_IFMT(info.mode) and not stat.S_ISREG(info.mode):
+            raise UsageError(f"{self._url.display()}: is no regular file; {_TREES}")
+        if not session.dialect.is_uftp:
+            raise _Whole("the server has no delta sync")
+        if not session.dialect.features.hash_algorithms:
+            raise _Whole("the server computes no checksums to compare by")
+
+    @contextlib.contextmanager
+    def _metered(self, size: int) -> Iterator[Meter]:
+        meter = Meter()
+        self._state.files_found = 1
+        self._state.bytes_found = size
+        self._state.start(meter)
+        try:
+            yield meter
+        finally:
+            self._state.stop(meter)
+
+    async def _compare(self, session: FTPSession, path: bytes, fd: int, size: int) -> str:
+        """Compare by digest, both computed at once; its name."""
+        known = session.dialect.features.hash_algorithms
+        algorithm = next((name for name in _TRUSTED if name in known), None)
+        if algorithm is None or not session.usable:
+            raise _Whole("the result could not be compared")
+        meter = Meter()
+        mine: list[str] = []
+
+        trouble: list[UFTPError] = []
+
+        async def hash_mine() -> None:
+            try:
+                mine.append(await trio.to_thread.run_sync(lambda: hash_file(fd, 0, size, algorithm, meter)))
+            except Cancelled:
+                pass
+            except OSError as error:
+                trouble.append(LocalFileError(f"cannot read the file to compare it: {error.strerror}"))
+
+        theirs = ""
+        failure: UFTPError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hash_mine)
+            try:
+                theirs = (await session.checksum(path, algorithm)).digest
+            except UFTPError as error:
+                failure = error
+            finally:
+                # Whoever interrupts this need not wait for the thread; else it goes on to its end.
+                meter.cancelled = failure is not None or not theirs
+        if trouble:
+            raise trouble[0]
+        if failure is not None:
+            raise _Whole(_first_line(failure)) from failure
+        if theirs.lower() != mine[0]:
+            raise _Whole("what the sync made was not equal to the original")
+        return algorithm
+
+    async def _copy(self, source: str, target: str, reason: str) -> SyncSummary:
+        summary = await copy_files([source], target, access=self._access, state=self._state)
+        summary.raise_for_failures()
+        return SyncSummary(
+            source=source,
+            target=target,
+            size=summary.bytes,
+            literal=summary.bytes,
+            method="copy",
+            reason=reason,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _summary(self, source: str, target: str, size: int, literal: int, algorithm: str) -> SyncSummary:
+        return SyncSummary(
+            source=source,
+            target=target,
+            size=size,
+            literal=literal,
+            method="delta",
+            verified=algorithm,
+            seconds=time.monotonic() - self._began,
+        )
+
+
+def _open_source(path: bytes) -> tuple[int, int]:
+    try:
+        fd = os.open(path, _FILE)
+    except OSError as error:
+        raise local_error(error, path, "read it") from error
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(fd)
+        kind = "a directory" if stat.S_ISDIR(info.st_mode) else "no regular file"
+        raise UsageError(f"{printable(path)}: is {kind}; {_TREES}")
+    return fd, info.st_size
+
+
+def _local_target(target: bytes, name: bytes) -> bytes:
+    """The file meant by the target; a link is followed, as it names a file of the user's choice."""
+    return os.path.realpath(join(target, name) if os.path.isdir(target) or target.endswith(b"/") else target)
+
+
+def _open_old(path: bytes) -> tuple[int, int]:
+    try:
+        fd = os.open(path, _FILE)
+    except FileNotFoundError:
+        raise _Whole("the target was not there") from None
+    except OSError as error:
+        raise local_error(error, path, "read it") from error
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(fd)
+        raise _Whole("the target is no regular file")
+    return fd, info.st_size
+
+
+def _new_file(path: bytes) -> PartFile:
+    try:
+        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return PartFile.create(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise local_error(error, path, "write there") from error
+
+
+async def _find(session: FTPSession, url: RemoteUrl, local: bytes) -> tuple[bytes, FileInfo | None]:
+    """The file meant by the target, and what is there now."""
+    info = await session.stat_or_none(url.path)
+    if info is not None and info.is_dir:
+        path = join(url.path, os.path.basename(local))
+        info = await session.stat_or_none(path)
+        if info is not None and info.is_dir:
+            raise UsageError(f"{url.display(path)}: is a directory; {_TREES}")
+        return path, info
+    if info is None and url.path.endswith(b"/"):
+        raise NotFound(f"{url.display()}: no such directory; create it with mkdir")
+    return url.path, info
+
+
+def _first_line(error: UFTPError) -> str:
+    return str(error).partition("\n")[0]
