@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class FakeServer:
     port: int = 0
     status: int = 200
     body: bytes = b""
+    names_requests: bool = False
     headers: list[dict[str, str]] = field(default_factory=list)
     requests: list[object] = field(default_factory=list)
 
@@ -50,6 +52,8 @@ def server() -> Iterator[FakeServer]:
             fake.headers.append(dict(self.headers))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            if fake.names_requests:
+                self.send_header("X-Request-Id", self.headers["X-Request-Id"])
             if 300 <= status < 400:
                 self.send_header("Location", "http://127.0.0.1:1/elsewhere")
             self.end_headers()
@@ -126,6 +130,20 @@ async def test_refusals(server: FakeServer, status: int, body: object, error: ty
     assert says in text
     assert "t0psecret" not in text
     assert text.isprintable()
+
+
+@pytest.mark.parametrize(("status", "quoted"), [(500, True), (503, True), (413, True), (403, False), (405, False)])
+async def test_errors_for_the_administrator_name_the_request(server: FakeServer, status: int, quoted: bool) -> None:
+    server.status, server.body, server.names_requests = status, b'{"errorMessage": "x"}', True
+    with pytest.raises(UFTPError) as caught:
+        await ask(server)
+    sent = server.headers[0]["X-Request-Id"]
+    assert re.fullmatch("[0-9a-f]{16}", sent)
+    assert (f"(request {sent})" in str(caught.value)) is quoted
+    server.names_requests = False
+    with pytest.raises(UFTPError) as caught:
+        await ask(server)
+    assert "(request" not in str(caught.value), "an upstream server's log knows nothing of it"
 
 
 async def test_credentials_do_not_go_over_http_unasked(server: FakeServer) -> None:

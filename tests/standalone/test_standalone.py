@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pwd
+import re
 import shlex
 import signal
 import socket
@@ -306,6 +307,38 @@ def test_the_commands_it_shows_work(tmp_path: Path, open_directory: Path) -> Non
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+def test_one_id_from_the_clients_log_to_the_sessions(tmp_path: Path, open_directory: Path) -> None:
+    with standalone(tmp_path / "state") as server:
+        command = [str(UFTPD.with_name("uftp")), "ls", "--debug", "--ca", server.ca, "-u", f"joe:{PASSWORD}"]
+        command.append(f"{server.auth}/TEST:{open_directory}/")
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        [name] = set(re.findall(r"> POST \S+ \(request ([0-9a-f]{16})\)", done.stderr))
+        deadline = time.monotonic() + 20
+        while f"request={name}" not in server.log() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        log = server.log().splitlines()
+        assert any("session granted" in line and f"id={name}" in line for line in log)
+        assert any("session=" in line and f"request={name}" in line for line in log)
+
+
+def test_security_sessions_outlive_a_restart(tmp_path: Path) -> None:
+    """As root the auth server has given up the right to open its own store; it must have it open."""
+    header = "X-UNICORE-SecuritySession"
+    with standalone(tmp_path / "state") as server:
+        given = _with_header(server, "Authorization", "Basic " + b64encode(f"joe:{PASSWORD}".encode()).decode())
+        shown = given.headers[header]
+        assert json.load(_with_header(server, header, shown))["client"]["dn"].startswith("CN=joe")
+    with standalone(tmp_path / "state") as server:
+        assert json.load(_with_header(server, header, shown))["client"]["dn"].startswith("CN=joe")
+        assert "store cannot be used" not in server.log()
+
+
+def _with_header(server: Standalone, name: str, value: str) -> Any:
+    request = urllib.request.Request(server.auth, headers={name: value})
+    return urllib.request.urlopen(request, context=ssl.create_default_context(cafile=server.ca), timeout=20)
 
 
 def test_two_cannot_use_one_directory(tmp_path: Path) -> None:

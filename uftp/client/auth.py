@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
+import secrets
 import socket
 import ssl
 import time
@@ -28,11 +30,15 @@ from uftp.errors import LocalFileError, NotFound, PeerBrokeProtocol, Refused, UF
 if TYPE_CHECKING:
     import httpx2
 
+logger = logging.getLogger("uftp.client")
+
 _CONNECT_SECONDS: Final = 20.0
 # The auth server asks a data node before it answers; it allows that 10 s to connect and 60 s to reply.
 _REPLY_SECONDS: Final = 90.0
 _MAX_REPLY_BYTES: Final = 4 * 1024 * 1024
 
+_REQUEST_ID_HEADER: Final = "X-Request-Id"
+_PLAIN_WORD: Final = re.compile("[A-Za-z0-9._-]{1,64}")
 _SESSION_HEADER: Final = "X-UNICORE-SecuritySession"
 _SESSION_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
 _SESSION_MARGIN_SECONDS: Final = 5.0
@@ -224,7 +230,9 @@ class AuthServer:
 
     def _error(self, reply: _Reply, document: Mapping[str, Any] | None, url: str) -> UFTPError:
         tried = description(self._credential) if reply.is_logged_in else None
-        return status_error(reply.status, document, url, tried=tried, clock_ahead=reply.clock_ahead)
+        return status_error(
+            reply.status, document, url, tried=tried, clock_ahead=reply.clock_ahead, request_id=reply.request_id
+        )
 
     async def _exchange(
         self,
@@ -267,7 +275,13 @@ class AuthServer:
             renewable = self._credential if isinstance(self._credential, RenewableCredential) else None
             if renewable is None or not await renewable.renew(authorization):
                 break
-        return _Reply(status, content, session is not None or authorization is not None, _clock_ahead(response))
+        return _Reply(
+            status,
+            content,
+            session is not None or authorization is not None,
+            _clock_ahead(response),
+            _request_id(response),
+        )
 
     def _remember_session(self, origin: str, response: httpx2.Response) -> None:
         name = response.headers.get(_SESSION_HEADER, "")
@@ -288,8 +302,13 @@ class AuthServer:
 
         if self._http is None:
             self._http = _http_client(self._options)
+        # Names the request in the server's log too, and in that of the data node, if they are of our kind.
+        request_id = secrets.token_hex(8)
+        headers = {**headers, _REQUEST_ID_HEADER: request_id}
+        logger.debug("> %s %s (request %s)", method, printable(url), request_id)
         try:
             async with self._http.stream(method, url, headers=headers, json=body, params=query or None) as response:
+                logger.debug("< %d (request %s)", response.status_code, request_id)
                 return response, await _read_body(response, url)
         except httpx2.HTTPError as error:
             raise network_error(error, url) from error
@@ -311,6 +330,13 @@ class _Reply:
     content: bytes
     is_logged_in: bool
     clock_ahead: float
+    request_id: str | None
+
+
+def _request_id(response: httpx2.Response) -> str | None:
+    """What the request is called in the server's log; None for a server that does not say."""
+    named = response.headers.get(_REQUEST_ID_HEADER, "")
+    return named if _PLAIN_WORD.fullmatch(named) else None
 
 
 def _clock_ahead(response: httpx2.Response) -> float:

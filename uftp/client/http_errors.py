@@ -33,7 +33,13 @@ def server_message(document: Mapping[str, Any] | None, default: str) -> str:
 
 
 def status_error(
-    status: int, document: Mapping[str, Any] | None, url: str, *, tried: str | None, clock_ahead: float = 0.0
+    status: int,
+    document: Mapping[str, Any] | None,
+    url: str,
+    *,
+    tried: str | None,
+    clock_ahead: float = 0.0,
+    request_id: str | None = None,
 ) -> UFTPError:
     """The error for a reply that is not the one wanted.
 
@@ -43,7 +49,10 @@ def status_error(
         url: what was asked.
         tried: the credentials shown, in words; None if there were none.
         clock_ahead: by how many seconds this machine's clock is ahead of the server's, as far as the reply tells.
+        request_id: what the server's log calls the request; stands in errors that its administrator can do more about
+            than the user.
     """
+    quote = f" (request {request_id})" if request_id else ""
     said = server_message(document, "no reason given")
     if status in (401, 403) and abs(clock_ahead) > _SUSPICIOUS_CLOCK_SECONDS:
         way = "ahead of" if clock_ahead > 0 else "behind"
@@ -65,13 +74,14 @@ def status_error(
         case 405 | 406 | 415:
             return Refused(f"{url}: the server does not know this call ({status}); check the URL", code=status)
         case 503:
-            return NetworkError(f"{url}: the server's data nodes are down: {said}; try again later")
+            what = "the server's data nodes are down" if said.startswith("DOWN") else "the server cannot serve this now"
+            return NetworkError(f"{url}: {what}: {said}; try again later{quote}")
         case _ if 300 <= status < 400:
             return Refused(
                 f"{url}: the server redirects elsewhere ({status}); use the URL it is really at", code=status
             )
         case _:
-            return Refused(f"{url}: the auth server answers {status}: {said}", code=status)
+            return Refused(f"{url}: the auth server answers {status}: {said}{quote}", code=status)
 
 
 def network_error(error: Exception, url: str) -> UFTPError:
