@@ -149,7 +149,7 @@ class _Sync:
                 result = await send_changes(session, url.path, source, size, meter=meter)
             except Unsuitable as error:
                 raise _Whole(str(error)) from error
-            except (Refused, TransferFailed) as error:
+            except (Refused, NotFound, TransferFailed) as error:
                 raise _Whole(_first_line(error)) from error
         after = os.fstat(source)
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
@@ -187,7 +187,7 @@ class _Sync:
                     result = await fetch_changes(session, url.path, old, size, part.fd, new_size=info.size, meter=meter)
                 except Unsuitable as error:
                     raise _Whole(str(error)) from error
-                except (Refused, TransferFailed) as error:
+                except (Refused, NotFound, TransferFailed) as error:
                     raise _Whole(_first_line(error)) from error
                 algorithm = await self._compare(session, url.path, part.fd, result.size)
                 mode = stat.S_IMODE(os.fstat(old).st_mode) & 0o777
