@@ -17,6 +17,7 @@ from uftp._version import __version__
 from uftpd.config.toml import ConfigError, PortRange
 
 if TYPE_CHECKING:
+    from uftpd.auth.store.engine import Store
     from uftpd.check import Checked
 
 EXIT_FAILED = 1  # a server ended with an error
@@ -98,6 +99,73 @@ def hash_password(name: str, dn: str, from_stdin: bool) -> int:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     return 0
+
+
+@auth.command("migrate")
+@click.option("--config", type=_EXISTING, required=True, help="Configuration file of the auth server.")
+def migrate_store(config: Path) -> int:
+    """Bring the store to the tables of this version, as a start of the server does."""
+    store = _open_store(config)
+    store.close()
+    click.echo("The store has the tables of this version.")
+    return 0
+
+
+@auth.command("revoke-token")
+@click.argument("token")
+@click.option("--config", type=_EXISTING, required=True, help="Configuration file of the auth server.")
+def revoke_token(token: str, config: Path) -> int:
+    """Refuse a token from now on, at all servers on this store.
+
+    TOKEN is the token itself, its id (jti) as in the log, or @FILE for a file with either.
+    """
+    import time
+
+    from uftpd.auth.admin import token_to_revoke
+    from uftpd.auth.errors import BadRequest
+    from uftpd.auth.store.engine import reason
+    from uftpd.auth.store.revocations import check_token_id, revoke
+    from uftpd.config.auth import AuthConfig
+    from uftpd.config.toml import load
+
+    if token.startswith("@"):
+        try:
+            token = Path(token[1:]).read_text("ascii", "replace").strip()
+        except OSError as error:
+            raise ConfigError(f"{token[1:]}: cannot be read: {error.strerror}") from error
+    longest = load(config, AuthConfig).login.tokens.longest_renewal_seconds
+    try:
+        named, expires = token_to_revoke({"token" if token.count(".") == 2 else "jti": token}, longest)
+        check_token_id(named)
+    except BadRequest as error:
+        raise click.UsageError(str(error)) from None
+    store = _open_store(config)
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with store.engine.begin() as connection:
+            ended = revoke(connection, named, expires, time.time())
+    except (SQLAlchemyError, BadRequest) as error:
+        why = reason(error) if isinstance(error, SQLAlchemyError) else str(error)
+        return _complain(f"nothing has been revoked: {why}", EXIT_FAILED)
+    finally:
+        store.close()
+    click.echo(f"Token {named} is refused from now on; {ended} security session(s) ended.")
+    return 0
+
+
+def _open_store(config: Path) -> Store:
+    from uftpd.auth.store.engine import open_store
+    from uftpd.config.auth import AuthConfig
+    from uftpd.config.toml import load
+
+    settings = load(config, AuthConfig).store
+    if settings.path is None and not settings.url:
+        raise ConfigError(f"{config}: store: without path or url nothing is kept that could be changed")
+    if settings.path is not None and not settings.path.exists():
+        # It must not come to belong to whoever runs this command.
+        raise ConfigError(f"{settings.path}: there is no such file; the auth server makes it when it starts")
+    return open_store(settings)
 
 
 @cli.command()
