@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,20 @@ def test_standard_streams(site: Site, local: Path) -> None:
     pyuftp(site, local, "cp", "-", site.url(remote / "file"), stdin=BINARY)
     assert (remote / "file").read_bytes() == BINARY
     assert pyuftp(site, local, "cp", site.url(remote / "file"), "-").out.startswith(BINARY)
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_archives(site: Site, local: Path, form: str) -> None:
+    """From standard input. Files it uploads by another session than the one it sets the mode in: stored as they are."""
+    remote = site.directory()
+    (local / "from" / "sub").mkdir(parents=True)
+    for name in ("one", "sub/two"):
+        (local / "from" / name).write_bytes(name.encode())
+    archive = Path(shutil.make_archive(str(local / "archive"), form, local / "from"))
+    pyuftp(site, local, "cp", "-a", "-", site.url(remote), stdin=archive.read_bytes())
+    assert tree(remote) == tree(local / "from")
+    pyuftp(site, local, "cp", "-a", str(archive), site.url(remote))
+    assert (remote / archive.name).read_bytes() == archive.read_bytes()
 
 
 def test_directories_and_removal(site: Site, local: Path) -> None:
