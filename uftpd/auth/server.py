@@ -158,7 +158,7 @@ class _OnlyHttp11(H11Protocol):
         pass
 
 
-hypercorn.protocol.H11Protocol = _OnlyHttp11  # type: ignore[misc, attr-defined]
+hypercorn.protocol.H11Protocol = _OnlyHttp11  # type: ignore[attr-defined]
 
 
 class _HttpConfig(HttpConfig):
