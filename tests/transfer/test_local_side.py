@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from uftp.streams import Meter
+from uftp.streams import Meter, PlainIncoming, PlainOutgoing
 from uftp.transfer.local import LocalTree, Nowhere, Source, Stream, open_target
 
 
@@ -19,7 +19,7 @@ def receive(receiver: object, data: bytes) -> int:
     with left, right:
         left.sendall(data)
         left.shutdown(socket.SHUT_WR)
-        count = receiver(right, None, Meter())
+        count = receiver(PlainIncoming(right), None, Meter())
         assert isinstance(count, int)
         return count
 
@@ -127,7 +127,7 @@ def test_a_pipe_is_sent_from_an_offset_and_to_a_length() -> None:
     source = Source(reader)
     left, right = socket.socketpair()
     with left, right:
-        source.sender(3, 4)(left, Meter())
+        source.sender(3, 4)(PlainOutgoing(left), Meter())
         left.shutdown(socket.SHUT_WR)
         assert right.recv(100) == b"3456"
     source.close()

@@ -15,7 +15,8 @@ from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece, Splitting
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState
-from uftp.transfer.workers import FileTask, Scheduler
+from uftp.transfer.task import FileTask
+from uftp.transfer.workers import Scheduler
 
 
 class Pool:

@@ -432,7 +432,7 @@ class Pipeline:
             try:
                 if not self._disconnected:
                     self._send_one(storage)
-            except (StreamError, OSError) as error:
+            except (UFTPError, StreamError, OSError) as error:
                 self._disconnect(storage, error)
             self._tell(storage)
 
@@ -472,7 +472,7 @@ class Pipeline:
                         self._receive_one(retrieval, reply)
                     continue
                 self._settle(retrieval)
-            except (StreamError, OSError) as error:
+            except (UFTPError, StreamError, OSError) as error:
                 self._disconnect(retrieval, error)
             if not reply.is_preliminary:
                 self._tell(retrieval)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -16,14 +17,18 @@ from uftp.client.url import RemoteUrl
 from uftp.client.wording import printable
 from uftp.errors import LocalFileError, TransferFailed, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
-from uftp.streams import Meter
+from uftp.streams import Incoming, Meter
+from uftp.transfer.bundles import SMALL
 from uftp.transfer.local import LocalTree, Stream, Target, local_error, open_target
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece
 from uftp.transfer.plan import Placement, Root, join, place
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, FileResult
-from uftp.transfer.workers import FileTask
+from uftp.transfer.task import FileTask
+
+if TYPE_CHECKING:
+    from uftp.client.record_transfers import Retrieval, Transfer
 
 _DEVICES: Final = (b"/dev/zero", b"/dev/null")
 _STANDARD_OUTPUT: Final = 1
@@ -72,6 +77,7 @@ class Download(FileTask):
             raise UsageError(f"{self.source}: has no end; say how much of it with -B, as -B 0-1g")
         self._whole = options.byte_range is None
         self.splittable = ranges
+        self.small = self._whole and info.size <= SMALL
 
     async def prepare(self, session: FTPSession) -> None:
         if self._whole and self.pieces > 1:
@@ -97,9 +103,44 @@ class Download(FileTask):
                 raise local_error(error.__cause__, self.target, "write it") from error.__cause__
             raise
 
+    def transfer(self, session: FTPSession) -> Transfer:
+        from uftp.client import record_moving
+
+        def receive(incoming: Incoming, length: int | None, meter: Meter, /) -> int:
+            self.began = time.monotonic()
+            try:
+                self._to = self._open()
+            except OSError as error:
+                raise local_error(error, self.target, "write there") from error
+            try:
+                return self._to.receiver(0)(incoming, length, meter)
+            except OSError as error:
+                raise local_error(error, self.target, "write it") from error
+
+        def settle() -> None:
+            self._take_facts(session, wanted)
+            self._give_name()
+
+        wanted = record_moving.retrieval(session, self._path, receive, settle=settle)
+        return wanted
+
+    def _take_facts(self, session: FTPSession, transfer: Retrieval) -> None:
+        """What came with the file itself is newer, and more exact, than what a listing said."""
+        if self._options.preserve:
+            from uftp.client.record_moving import read_facts
+
+            self._info = read_facts(session, transfer) or self._info
+
     async def _retrieve(self, session: FTPSession, piece: Piece, receive: Receive, meter: Meter) -> None:
         if self._whole and piece.length == self.length:
             # What the server announces counts: a file may have grown since it was listed.
+            if session.records is not None:
+                from uftp.client import record_moving
+
+                wanted = record_moving.retrieval(session, self._path, receive, meter=meter)
+                await record_moving.run(session, wanted)
+                self._take_facts(session, wanted)
+                return
             await session.retrieve(self._path, receive, expected=self.length, meter=meter)
         elif piece.length:
             offset = self._first + piece.offset
@@ -109,14 +150,17 @@ class Download(FileTask):
         assert self._to is not None  # noqa: S101 -- prepared before
         if self._before is not None:
             await self._check_unchanged(session, self._before)
+        await trio.to_thread.run_sync(self._give_name)
+
+    def _give_name(self) -> None:
+        assert self._to is not None  # noqa: S101 -- opened before
         facts = self._options.preserve
         mtime_ns = self._info.mtime_ns if facts and self._info.mtime_ns else None
         permissions = self._info.permissions if facts else None
         if permissions is not None:
             permissions &= 0o777
-        target = self._to
         try:
-            await trio.to_thread.run_sync(lambda: target.finish(mtime_ns=mtime_ns, permissions=permissions))
+            self._to.finish(mtime_ns=mtime_ns, permissions=permissions)
         except OSError as error:
             raise local_error(error, self.target, "give the file its name") from error
 
@@ -312,6 +356,7 @@ class DownloadPlan:
             self._state.record(FileResult(source=source, target=target, error=error))
             return
         if not relative and await trio.to_thread.run_sync(_is_special, self._target):
+            task.small = False
             task.splittable = task.splittable and await trio.to_thread.run_sync(_is_null, self._target)
         await offer(task)
 

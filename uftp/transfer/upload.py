@@ -14,12 +14,14 @@ import glob
 import os
 import secrets
 import stat
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from uftp.client.data import Send
 from uftp.client.dialect import Dialect
 from uftp.client.session import FTPSession
 from uftp.client.url import RemoteUrl
@@ -27,14 +29,18 @@ from uftp.client.wording import printable
 from uftp.errors import NotFound, Refused, TransferFailed, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.protocol.names import is_part_name, part_name
-from uftp.streams import Meter
+from uftp.streams import Meter, Outgoing
+from uftp.transfer.bundles import SMALL
 from uftp.transfer.local import Source, local_error
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece
 from uftp.transfer.plan import Placement, Root, join, place
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, FileResult
-from uftp.transfer.workers import FileTask
+from uftp.transfer.task import FileTask
+
+if TYPE_CHECKING:
+    from uftp.client.record_transfers import Transfer
 
 _STANDARD_INPUT: Final = 0
 STANDARD_INPUT_NAME: Final = b"-"
@@ -53,6 +59,7 @@ class Upload(FileTask):
         state: for notes.
         source, target: for messages and results.
         dialect: of the server.
+        size: bytes, if it is known to be a regular file; else it is looked at, which blocks.
 
     Raises:
         LocalFileError: the file cannot be looked at.
@@ -70,6 +77,7 @@ class Upload(FileTask):
         source: str,
         target: str,
         dialect: Dialect,
+        size: int | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -83,10 +91,16 @@ class Upload(FileTask):
         self._from: Source | None = None
         self._part: bytes | None = None
         self._stored = False
-        with contextlib.closing(self._open()) as found:
-            self._size = found.size
-            self.splittable = found.parallel and dialect.has_ranges
-            endless = found.size is None and found.parallel
+        self._verified = False
+        endless = False
+        if size is not None:
+            self._size: int | None = size
+            self.splittable = dialect.has_ranges
+        else:
+            with contextlib.closing(self._open()) as found:
+                self._size = found.size
+                self.splittable = found.parallel and dialect.has_ranges
+                endless = found.size is None and found.parallel
         self._first = 0
         self.length = self._size
         if options.byte_range is not None:
@@ -94,6 +108,7 @@ class Upload(FileTask):
         elif endless:
             raise UsageError(f"{source}: has no end; say how much of it with -B, as -B 0-1g")
         self._in_place = options.byte_range is not None and options.byte_range.in_place
+        self.small = size is not None and size <= SMALL and options.byte_range is None and info is None
         self._device = remote == b"/dev/null" or bool(
             info and info.mode is not None and stat.S_IFMT(info.mode) and not stat.S_ISREG(info.mode)
         )
@@ -141,7 +156,46 @@ class Upload(FileTask):
             return
         offset = piece.offset if self.pieces > 1 else None
         self._stored = True
+        if session.records is not None and session.records.options.digest and offset is None and not self._part:
+            await self._move_verified(session, send, length, meter)
+            return
         await session.store(self._part or self._remote, send, offset=offset, length=length, meter=meter)
+
+    async def _move_verified(self, session: FTPSession, send: Send, length: int | None, meter: Meter) -> None:
+        """The server compares the digest before it gives the name: nothing is left to be asked after it."""
+        from uftp.client import record_moving
+
+        assert self._from is not None  # noqa: S101 -- prepared before
+        given = record_moving.storage(
+            session, self._remote, send, total=length, meter=meter, keep=lambda: self._facts_of(self._from)
+        )
+        await record_moving.run(session, given)
+        assert session.records is not None  # noqa: S101 -- the caller has looked
+        self._verified = session.records.options.facts or not self._options.preserve
+
+    def _facts_of(self, source: Source | None) -> bytes:
+        from uftp.client.record_moving import kept_facts
+
+        if source is None or not self._options.preserve:
+            return b""
+        return kept_facts(source.mtime_ns, source.permissions)
+
+    def transfer(self, session: FTPSession) -> Transfer:
+        from uftp.client import record_moving
+
+        facts = b""
+
+        def send(outgoing: Outgoing, meter: Meter, /) -> None:
+            nonlocal facts
+            self.began = time.monotonic()
+            with contextlib.closing(self._open()) as source:
+                facts = self._facts_of(source)
+                try:
+                    source.sender(0, source.size)(outgoing, meter)
+                except OSError as error:
+                    raise local_error(error, self._path, "read it") from error
+
+        return record_moving.storage(session, self._remote, send, total=None, keep=lambda: facts)
 
     async def _place_in_target(self, session: FTPSession, offset: int, length: int | None) -> int | None:
         """The offset to store at; None where replacing the whole file comes to the same, and the server needs it."""
@@ -153,7 +207,7 @@ class Upload(FileTask):
         return offset
 
     async def finish(self, session: FTPSession) -> None:
-        if self._device:
+        if self._device or self._verified:
             return
         assert self._from is not None  # noqa: S101 -- prepared before
         if self.pieces > 1 and not self._in_place and not self._from.is_unchanged():
@@ -209,6 +263,7 @@ class _Found:
     key: tuple[int, int]
     mtime_ns: int
     permissions: int
+    size: int | None = None
     error: OSError | None = None
 
 
@@ -222,14 +277,14 @@ def _scan(path: bytes) -> list[_Found]:
             try:
                 info = entry.stat()
             except OSError as error:
-                found.append(_Found(entry.path, entry.name, False, (0, 0), 0, 0, error))
+                found.append(_Found(entry.path, entry.name, False, (0, 0), 0, 0, error=error))
                 continue
             kind = stat.S_ISDIR(info.st_mode)
             trouble = None if kind or stat.S_ISREG(info.st_mode) else OSError(22, "not a file or directory")
             key = (info.st_dev, info.st_ino)
-            found.append(
-                _Found(entry.path, entry.name, kind, key, info.st_mtime_ns, stat.S_IMODE(info.st_mode) & 0o777, trouble)
-            )
+            permissions = stat.S_IMODE(info.st_mode) & 0o777
+            size = None if kind else info.st_size
+            found.append(_Found(entry.path, entry.name, kind, key, info.st_mtime_ns, permissions, size, trouble))
     return sorted(found, key=lambda one: one.name)
 
 
@@ -325,7 +380,7 @@ class UploadPlan:
             if found.error is not None:
                 self._failed(found.path, place_there, local_error(found.error, found.path, "copy it"))
             elif not found.is_dir:
-                await self._offer_file(offer, found.path, place_there, None)
+                await self._offer_file(offer, found.path, place_there, None, found.size)
             elif found.key in above:
                 error = UsageError(f"{printable(found.path)}: a link leads back up; left out")
                 self._failed(found.path, place_there, error)
@@ -362,7 +417,9 @@ class UploadPlan:
             return None
         return True
 
-    async def _offer_file(self, offer: Offer, path: bytes, relative: bytes, info: FileInfo | None) -> None:
+    async def _offer_file(
+        self, offer: Offer, path: bytes, relative: bytes, info: FileInfo | None, size: int | None = None
+    ) -> None:
         remote = join(self._url.path, relative)
         source, target = os.fsdecode(path), self._url.display(remote)
 
@@ -376,10 +433,11 @@ class UploadPlan:
                 source=source,
                 target=target,
                 dialect=self._dialect,
+                size=size,
             )
 
         try:
-            task = await trio.to_thread.run_sync(make)
+            task = make() if size is not None else await trio.to_thread.run_sync(make)
         except UFTPError as error:
             self._failed(path, relative, error)
             return

@@ -2,12 +2,14 @@
 
 A file is prepared by whoever takes its first piece, and finished by whoever brings its last one. A piece that fails
 stops the other pieces of its file; the other files go on.
+
+Where a session has MODE U, a worker takes as many small files as are there at once, and has their commands sent ahead
+of their replies: a small file then costs no round trip. See `uftp.transfer.bundles`.
 """
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -16,63 +18,14 @@ import trio
 from uftp.client.session import FTPSession
 from uftp.errors import UFTPError
 from uftp.streams import Meter
+from uftp.transfer.bundles import Bundle, Part
 from uftp.transfer.pieces import Piece, Splitting, count_pieces, split
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, FileResult
+from uftp.transfer.task import FileTask
 
-_QUEUED_PIECES: Final = 64  # bounds what the planner runs ahead
+_QUEUED_PIECES: Final = 1024  # bounds what the planner runs ahead
 _CLEANING_SECONDS: Final = 15.0  # for removing part files after Ctrl-C
-
-
-class FileTask(ABC):
-    """One file to copy.
-
-    Attributes:
-        source, target: as the user would write them.
-        length: bytes to move; None if unknown.
-        splittable: whether pieces may be moved in any order.
-    """
-
-    source: str
-    target: str
-    length: int | None
-    splittable: bool
-
-    def __init__(self) -> None:
-        self.lock = trio.Lock()
-        self.prepared = False
-        self.finished = False
-        self.pieces = 0
-        self.unhandled = 0
-        self.unmoved = 0
-        self.moved = 0
-        self.meters: set[Meter] = set()
-        self.error: UFTPError | None = None
-        self.began: float | None = None
-
-    @abstractmethod
-    async def prepare(self, session: FTPSession) -> None:
-        """Open what is needed. Once, before the first piece."""
-
-    @abstractmethod
-    async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
-        """Move a piece."""
-
-    @abstractmethod
-    async def finish(self, session: FTPSession) -> None:
-        """All pieces are there: check, and give the final name."""
-
-    @abstractmethod
-    def discard(self) -> None:
-        """Close and remove what is on this side. Always called at the end, once or more; blocks briefly."""
-
-    def leaves_remote_part(self) -> bool:
-        """Whether `clean` has something to remove."""
-        return False
-
-    @abstractmethod
-    async def clean(self, session: FTPSession) -> None:
-        """Remove what is left on the server."""
 
 
 class Scheduler:
@@ -94,6 +47,7 @@ class Scheduler:
         self._send, self._receive = trio.open_memory_channel[tuple[FileTask, Piece]](_QUEUED_PIECES)
         self._nursery: trio.Nursery | None = None
         self._plan_error: UFTPError | None = None
+        self._bundles = True  # until a server turns out to have no MODE U
 
     async def run(self, plan: Callable[[Callable[[FileTask], Awaitable[None]]], Awaitable[None]]) -> None:
         """Run `plan`, which offers tasks, and the workers, until all is done.
@@ -142,20 +96,43 @@ class Scheduler:
             self._workers += 1
             self._pool.allow(self._workers)
             self._nursery.start_soon(self._work)
-        await self._send.send((task, piece))
+        try:
+            self._send.send_nowait((task, piece))
+        except trio.WouldBlock:
+            await self._send.send((task, piece))
 
     async def _work(self) -> None:
         async for task, piece in self._receive:
-            meter = Meter()
-            if task.error is None:
-                try:
-                    async with self._pool.session() as session:
-                        await self._run_piece(session, task, piece, meter)
-                except UFTPError as error:
-                    self._fail(task, error)
-            task.unhandled -= 1
-            if task.unhandled == 0:
-                await self._end(task)
+            alone: list[Part] = [(task, piece)]
+            if task.small and self._bundles:
+                bundle = Bundle(self._pool, self._state, self._receive, self._after_bundle)
+                alone = await bundle.run((task, piece))
+                self._bundles = bundle.possible
+            for one in alone:
+                await self._work_on(*one)
+
+    def _after_bundle(self, task: FileTask) -> None:
+        """A small file is done or has failed."""
+        task.unhandled = task.unmoved = 0
+        if task.error is None:
+            task.finished = True
+            task.discard()
+            self._open_tasks.discard(task)
+            self._record(task)
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._end, task)
+
+    async def _work_on(self, task: FileTask, piece: Piece) -> None:
+        meter = Meter()
+        if task.error is None:
+            try:
+                async with self._pool.session() as session:
+                    await self._run_piece(session, task, piece, meter)
+            except UFTPError as error:
+                self._fail(task, error)
+        task.unhandled -= 1
+        if task.unhandled == 0:
+            await self._end(task)
 
     async def _run_piece(self, session: FTPSession, task: FileTask, piece: Piece, meter: Meter) -> None:
         async with task.lock:
@@ -187,6 +164,9 @@ class Scheduler:
 
     async def _end(self, task: FileTask) -> None:
         await self._clean(task)
+        self._record(task)
+
+    def _record(self, task: FileTask) -> None:
         seconds = 0.0 if task.began is None else time.monotonic() - task.began
         self._state.record(
             FileResult(source=task.source, target=task.target, bytes=task.moved, seconds=seconds, error=task.error)

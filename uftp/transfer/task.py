@@ -1,0 +1,73 @@
+"""One file to copy, as the workers see it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import trio
+
+from uftp.client.session import FTPSession
+from uftp.errors import UFTPError
+from uftp.streams import Meter
+from uftp.transfer.pieces import Piece
+
+if TYPE_CHECKING:
+    from uftp.client.record_transfers import Transfer
+
+
+class FileTask(ABC):
+    """One file to copy.
+
+    Attributes:
+        source, target: as the user would write them.
+        length: bytes to move; None if unknown.
+        splittable: whether pieces may be moved in any order.
+        small: whether it can be one of many in a pipeline: then `transfer` stands for all the other steps.
+    """
+
+    source: str
+    target: str
+    length: int | None
+    splittable: bool
+    small: bool = False
+
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+        self.prepared = False
+        self.finished = False
+        self.pieces = 0
+        self.unhandled = 0
+        self.unmoved = 0
+        self.moved = 0
+        self.meters: set[Meter] = set()
+        self.error: UFTPError | None = None
+        self.began: float | None = None
+
+    @abstractmethod
+    async def prepare(self, session: FTPSession) -> None:
+        """Open what is needed. Once, before the first piece."""
+
+    @abstractmethod
+    async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
+        """Move a piece."""
+
+    @abstractmethod
+    async def finish(self, session: FTPSession) -> None:
+        """All pieces are there: check, and give the final name."""
+
+    def transfer(self, session: FTPSession) -> Transfer:
+        """All of it as one transfer of a pipeline, if it is `small`; the session is in MODE U."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Close and remove what is on this side. Always called at the end, once or more; blocks briefly."""
+
+    def leaves_remote_part(self) -> bool:
+        """Whether `clean` has something to remove."""
+        return False
+
+    @abstractmethod
+    async def clean(self, session: FTPSession) -> None:
+        """Remove what is left on the server."""
