@@ -336,6 +336,14 @@ def data_node(scratch: Path, *, sessions: int, level: str = "info") -> Iterator[
         yield Server(process.pid, ftp, command=command)
 
 
+@contextlib.contextmanager
+def serving(argv: Sequence[str], port: int) -> Iterator[int]:
+    """A program that listens on a port of this machine; gives the root of its process tree."""
+    with _running(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        _wait_until_listening(process, port)
+        yield process.pid
+
+
 def announce(server: Server, user: str, secret: str, *, persistent: bool) -> None:
     """Tell a data node to expect `secret`, over its plain command port."""
     request = TransferRequest(
