@@ -37,11 +37,12 @@ def test_a_client_that_fails_is_named_with_its_last_words() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["throughput", "logins"])
+@pytest.mark.parametrize("program", ["throughput", "logins", "session_requests"])
 def test_they_print_a_table(program: str) -> None:
     few = {
         "throughput": ["--size", "1", "--repeat", "1", "--only", "bare"],
         "logins": ["--count", "4", "--repeat", "1", "--at-once", "2"],
+        "session_requests": ["--count", "4", "--repeat", "1", "--at-once", "2"],
     }
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{program}", *few[program]],
@@ -51,4 +52,5 @@ def test_they_print_a_table(program: str) -> None:
         timeout=60,
         check=True,
     )
-    assert {"throughput": "bare sendfile loop", "logins": "uftpd "}[program] in done.stdout
+    row = {"throughput": "bare sendfile loop", "logins": "uftpd ", "session_requests": "security session"}
+    assert row[program] in done.stdout
