@@ -126,7 +126,12 @@ def serving(provider: DeviceProvider) -> Iterator[DeviceProvider]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.reply("configuration", 200, provider.configuration())
+            path = self.path.rpartition("/")[2]
+            if path == "userinfo":
+                known = self.headers.get("Authorization", "").removeprefix("Bearer ") in provider.issued
+                self.reply(path, 200 if known else 401, {"sub": "f00", "email": "joe@example.org"} if known else {})
+            else:
+                self.reply("configuration", 200, provider.configuration())
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()

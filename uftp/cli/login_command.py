@@ -147,7 +147,7 @@ async def _client(settings: Settings, place: RemoteUrl, asked: _Asked) -> OidcCl
         asked = replace(
             asked,
             issuer=str(told["issuer"]),
-            client_id=asked.client_id or str(told["client_id"]),
+            client_id=asked.client_id or str(told["clientId"]),
             scopes=asked.scopes or scopes,
         )
     return asked.client()
@@ -167,7 +167,7 @@ async def _announced(settings: Settings, place: RemoteUrl, issuer: str | None) -
     found = [
         entry
         for entry in (listed if isinstance(listed, list) else [])
-        if isinstance(entry, dict) and isinstance(entry.get("issuer"), str) and isinstance(entry.get("client_id"), str)
+        if isinstance(entry, dict) and isinstance(entry.get("issuer"), str) and isinstance(entry.get("clientId"), str)
     ]
     fitting = [entry for entry in found if issuer in (None, entry["issuer"])]
     if len(fitting) == 1:
