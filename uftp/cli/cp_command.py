@@ -134,8 +134,12 @@ def _copy(
         if not settings.quiet:
             click.echo(one_line(f"uftp: {text}"), err=True)
 
+    def on_session(text: str) -> None:
+        if settings.verbose:
+            click.echo(one_line(f"uftp: {text}"), err=True)
+
     pending: list[FileResult] = []
-    state: CopyState = CopyState(on_result=on_result, on_note=on_note)
+    state: CopyState = CopyState(on_result=on_result, on_note=on_note, on_session=on_session)
     sources, target = [settings.expand(source) for source in sources], settings.expand(target)
     remote = target if is_url(target) else next((source for source in sources if is_url(source)), None)
     if remote is None:

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -28,6 +28,8 @@ class DataOptions:
     compress: bool
     streams: int
     legacy_cipher: str | None
+    compression_level: int | None
+    mode: Literal["auto", "stream"]
 
     def apply(self, access: Access) -> Access:
         """`access` with data moved so.
@@ -39,6 +41,8 @@ class DataOptions:
 
         if self.legacy_cipher is not None and not self.encrypt:
             raise UsageError("--legacy-cipher says how -E encrypts on old servers; use it with -E")
+        if self.compression_level is not None and not self.compress:
+            raise UsageError("--compression-level says how -C compresses; use it with -C")
         named = self.legacy_cipher
         if named is None and self.encrypt:
             named = os.environ.get(CIPHER_VARIABLE) or None
@@ -47,12 +51,16 @@ class DataOptions:
         except UsageError as error:
             place = "--legacy-cipher" if self.legacy_cipher is not None else CIPHER_VARIABLE
             raise UsageError(f"{place}: {error}") from error
+        if self.encrypt and self.mode == "stream" and cipher is None:
+            raise UsageError("-E uses MODE U, which --mode stream turns off; name a --legacy-cipher, or leave --mode")
         session = replace(
             access.session,
             encrypt=self.encrypt,
             compress=self.compress,
             streams=self.streams,
             legacy_cipher=cipher,
+            compression_level=self.compression_level,
+            mode=self.mode,
         )
         return replace(access, session=session)
 
@@ -69,6 +77,18 @@ _OPTIONS = (
     ),
     click.option(
         "--legacy-cipher", metavar="CIPHER", help="What -E may use on servers without MODE U: aes or blowfish."
+    ),
+    click.option(
+        "--compression-level",
+        type=click.IntRange(1, 19),
+        metavar="N",
+        help="How hard -C tries in MODE U, 1 (the default) to 19.",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(["auto", "stream"]),
+        default="auto",
+        help="`stream` leaves MODE U alone, should it make trouble.",
     ),
 )
 _NAMES = tuple(DataOptions.__dataclass_fields__)

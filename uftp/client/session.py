@@ -97,6 +97,17 @@ class FTPSession:
         """Whether further calls make sense."""
         return self.control.usable
 
+    def describe(self) -> str:
+        """For a person: what protects and packs the data of this session."""
+        if self.records is not None:
+            return self.records.describe()
+        parts = ["MODE S", self.layers.cipher or "not encrypted"]
+        if self.layers.compress:
+            parts.append("gzip")
+        if self.streams > 1:
+            parts.append(f"{self.streams} streams")
+        return ", ".join(parts)
+
     async def aclose(self) -> None:
         """Close the session. Never fails, and does not wait for the server."""
         await self.control.aclose()

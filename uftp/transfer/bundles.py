@@ -16,6 +16,7 @@ from uftp.transfer.results import CopyState
 from uftp.transfer.task import FileTask
 
 SMALL: Final = 1024 * 1024  # bytes up to which a file is carried in a bundle; above it a round trip is a small part
+SMALL_FOR_ONE: Final = 10  # files in a bundle that take as long as one with round trips of its own
 _AT_ONCE: Final = 64  # files taken from the queue together, so that several workers share what there is
 
 Part = tuple[FileTask, Piece]

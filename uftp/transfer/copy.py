@@ -155,6 +155,7 @@ def _pool(connector: Connector, state: CopyState) -> SessionPool:
     async def open_session() -> FTPSession:
         session = await connector.open()
         state.sessions += 1
+        state.on_session(f"session {state.sessions} on {session.name}: {session.describe()}")
         return session
 
     def refused(error: UFTPError) -> None:

@@ -53,6 +53,7 @@ class CopyState:
     Attributes:
         on_result: told of each file as it is done or failed.
         on_note: told what a person may want to know and is no failure.
+        on_session: told of each session that is opened, and what protects and packs its data.
         files_found, bytes_found: by the planner so far.
         planned: whether the planner has seen everything.
         files_done, files_failed, bytes_done: so far; `moved` has the running transfers, too.
@@ -62,6 +63,7 @@ class CopyState:
 
     on_result: Callable[[FileResult], None] = lambda result: None
     on_note: Callable[[str], None] = lambda text: None
+    on_session: Callable[[str], None] = lambda text: None
     files_found: int = 0
     bytes_found: int = 0
     planned: bool = False

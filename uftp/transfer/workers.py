@@ -18,7 +18,7 @@ import trio
 from uftp.client.session import FTPSession
 from uftp.errors import UFTPError
 from uftp.streams import Meter
-from uftp.transfer.bundles import Bundle, Part
+from uftp.transfer.bundles import SMALL_FOR_ONE, Bundle, Part
 from uftp.transfer.pieces import Piece, Splitting, count_pieces, split
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, FileResult
@@ -43,6 +43,7 @@ class Scheduler:
         self._splitting = splitting
         self._workers = 0
         self._pieces = 0
+        self._worth = 0.0  # files, by what a further session would save
         self._open_tasks: set[FileTask] = set()
         self._send, self._receive = trio.open_memory_channel[tuple[FileTask, Piece]](_QUEUED_PIECES)
         self._nursery: trio.Nursery | None = None
@@ -89,9 +90,8 @@ class Scheduler:
     async def _queue(self, task: FileTask, piece: Piece) -> None:
         self._open_tasks.add(task)
         self._pieces += 1
-        wanted = self._splitting.workers(
-            pieces=self._pieces, files=self._state.files_found, size=self._state.bytes_found
-        )
+        self._worth += 1 / SMALL_FOR_ONE if task.small and self._bundles else 1
+        wanted = self._splitting.workers(pieces=self._pieces, files=int(self._worth), size=self._state.bytes_found)
         while self._workers < wanted and self._nursery is not None:
             self._workers += 1
             self._pool.allow(self._workers)
