@@ -93,12 +93,14 @@ def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
     from uftpd.auth.identity.credential import ServerCredential
     from uftpd.auth.identity.password_file import parse_password_file
     from uftpd.auth.nodes.client import CommandPort
+    from uftpd.auth.store.engine import check_settings
     from uftpd.auth.tls import tls_context
 
     found = [f"{path}: {problem}" for problem in auth.problems(config)]
     server = config.server
     found += _attempt(lambda: tls_context(config))
     found += _attempt(lambda: CommandPort(config.command_port, server.certificate, server.key))
+    found += _attempt(lambda: check_settings(config.store))
     found += _map_findings(config).problems
     if not found:
         certificate, key = server.certificate, server.key

@@ -67,6 +67,15 @@ def test_good_files(files: Path) -> None:
     [
         ("auth.toml", "[login]", "[logni]", "logni: unknown setting; allowed here: attributes"),
         ("auth.toml", 'ca = "ca.pem"', "", "command_port.ca: required"),
+        ("auth.toml", "[login]", "[store]\npath = 'none/x'\n[login]", "store.path: {0}/none/x: no file in a directory"),
+        (
+            "auth.toml",
+            "[login]",
+            "[store]\nurl = 'mysql://x'\n[login]",
+            "url: expected postgresql://USER@HOST/DATABASE",
+        ),
+        ("auth.toml", "[login]", "[store]\nurl = 'postgresql://h:x'\n[login]", "store.url: expected postgresql://"),
+        ("auth.toml", "[login]", "[monitoring]\nlisten = ['9464']\n[login]", "monitoring.listen"),
         ("auth.toml", '"server.key"', '"none.key"', "none.key: cannot be read"),
         ("auth.toml", '"ca.pem"', '"passwords"', "passwords: no usable CA certificates"),
         ("auth.toml", '"map.json"', '"acl"', "acl: not valid JSON"),

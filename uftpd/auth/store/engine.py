@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
@@ -160,6 +160,26 @@ def open_store(settings: StoreSettings) -> Store:
     return Store(settings, engine, connections)
 
 
+def check_settings(settings: StoreSettings) -> None:
+    """Whether the store could be opened, without opening it.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    path = settings.path
+    if settings.url:
+        _url(settings)
+    elif path is not None and (not path.parent.is_dir() or (path.exists() and not path.is_file())):
+        raise ConfigError(f"store.path: {path}: no file in a directory that exists")
+
+
+def _url(settings: StoreSettings) -> URL:
+    try:
+        return make_url(settings.url).set(drivername="postgresql+psycopg")
+    except (ArgumentError, ValueError):
+        raise ConfigError("store.url: expected postgresql://USER@HOST/DATABASE") from None
+
+
 def _place(settings: StoreSettings) -> str:
     if settings.path is not None:
         return str(settings.path)
@@ -189,10 +209,7 @@ def make_engine(settings: StoreSettings) -> Engine:
 
 
 def _postgresql(settings: StoreSettings) -> Engine:
-    try:
-        url = make_url(settings.url).set(drivername="postgresql+psycopg")
-    except (ArgumentError, ValueError):
-        raise ConfigError("store.url: expected postgresql://USER@HOST/DATABASE") from None
+    url = _url(settings)
     milliseconds = round(settings.timeout_seconds * 1000)
     engine = create_engine(
         url,
