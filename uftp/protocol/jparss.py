@@ -92,7 +92,9 @@ class FrameWriter:
         self.capacity = blocks * MAX_BLOCK
         self._chunks = chunk_lengths(MAX_BLOCK, streams)
         self._strides = [HEADER_BYTES + chunk for chunk in self._chunks]
-        self._buffers = [memoryview(bytearray(blocks * stride)) for stride in self._strides]
+        # The last chunk of a short block can be longer than that of a full one, by less than a byte a stream.
+        self._buffers = [memoryview(bytearray(blocks * stride + streams)) for stride in self._strides]
+        self._blocks = blocks
         self._lengths = [0] * streams
         self._sequence = 0
         self._short_slot: int | None = None
@@ -119,7 +121,9 @@ class FrameWriter:
             Where the payload goes, in order. It must all be filled before `wire` is sent.
         """
         if self._short_slot is not None:
-            self._write_full_headers(self._short_slot)
+            # It may have reached into the next slot.
+            for slot in range(self._short_slot, min(self._short_slot + 2, self._blocks)):
+                self._write_full_headers(slot)
             self._short_slot = None
         full, rest = divmod(length, MAX_BLOCK)
         numbers = struct.pack(f">{full}I", *((self._sequence + n) & _SEQUENCE_MASK for n in range(full)))

@@ -41,7 +41,7 @@ class SendingLane:
 
     def flush(self) -> bytes:
         """All that was held back, but for bytes of an unfinished cipher block."""
-        if self._packer is None:
+        if self._packer is None or self._framed:
             return b""
         data = self._packer.flush()
         return data if self._encryptor is None else self._encryptor.update(data)
@@ -50,12 +50,13 @@ class SendingLane:
         """The end of the data.
 
         Returns:
-            Trailer and padding, and whether bytes of the file are among them.
+            Trailer and padding, and whether the peer needs them for the last bytes of the file. (With gzip it can have
+            these without: they were flushed.)
         """
         data = b"" if self._packer is None else self._packer.finish()
         if self._encryptor is None:
             return data, False
-        partial = self._encryptor.partial > 0
+        partial = self._packer is None and self._encryptor.partial > 0
         data = self._encryptor.update(data)
         # A client that reads frames with AES takes a whole block of padding for a header (DATA-PLANE 7.1).
         if self._pads_always or self._encryptor.partial:
