@@ -19,10 +19,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from uftp.client.choosing import endpoint_credential
     from uftp.client.connect import open_session
-    from uftp.client.credentials import Anonymous, BearerToken, Credential, UsernamePassword
+    from uftp.client.credentials import Anonymous, BearerToken, Credential, TokenFile, UsernamePassword
+    from uftp.client.endpoints import Endpoint, find_endpoint
     from uftp.client.login import SessionOptions, open_ftp_session
+    from uftp.client.oidc_agent import OidcAgentCredential
+    from uftp.client.oidc_login import OidcLogin
     from uftp.client.session import FTPSession
+    from uftp.client.ssh_login import SshIdentity
     from uftp.errors import UFTPError
     from uftp.protocol.facts import FileInfo
     from uftp.transfer.blocking import Connection, connect, copy
@@ -42,16 +47,23 @@ __all__ = [
     "CopyState",
     "CopySummary",
     "Credential",
+    "Endpoint",
     "FTPSession",
     "FileInfo",
     "FileResult",
+    "OidcAgentCredential",
+    "OidcLogin",
     "SessionOptions",
+    "SshIdentity",
+    "TokenFile",
     "UFTPError",
     "UsernamePassword",
     "__version__",
     "connect",
     "copy",
     "copy_files",
+    "endpoint_credential",
+    "find_endpoint",
     "open_ftp_session",
     "open_session",
 ]
@@ -66,15 +78,22 @@ _HOMES = {
     "CopyState": "transfer.results",
     "CopySummary": "transfer.results",
     "Credential": "client.credentials",
+    "Endpoint": "client.endpoints",
     "FTPSession": "client.session",
     "FileInfo": "protocol.facts",
     "FileResult": "transfer.results",
+    "OidcAgentCredential": "client.oidc_agent",
+    "OidcLogin": "client.oidc_login",
     "SessionOptions": "client.login",
+    "SshIdentity": "client.ssh_login",
+    "TokenFile": "client.credentials",
     "UFTPError": "errors",
     "UsernamePassword": "client.credentials",
     "connect": "transfer.blocking",
     "copy": "transfer.blocking",
     "copy_files": "transfer.copy",
+    "endpoint_credential": "client.choosing",
+    "find_endpoint": "client.endpoints",
     "open_ftp_session": "client.login",
     "open_session": "client.connect",
 }

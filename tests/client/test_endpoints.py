@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from uftp.client.endpoints import Endpoint, config_path, find_endpoint, load_endpoints, split_place
 from uftp.client.url import is_url, parse_url
-from uftp.errors import LocalFileError, NotFound, UsageError
+from uftp.errors import AuthenticationFailed, LocalFileError, NotFound, UsageError
 
 FULL = """
 [endpoints.juelich]
@@ -160,3 +160,19 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config_path({"XDG_CONFIG_HOME": "/x"}) == "/x/uftp/config.toml"
     assert config_path({"XDG_CONFIG_HOME": "relative"}) == "/home/me/.config/uftp/config.toml"
     assert config_path({"XDG_CONFIG_HOME": "/x", "UFTP_CONFIG": "mine.toml"}) == "mine.toml"
+
+
+async def test_the_library_logs_in_at_an_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import uftp
+
+    for name in ("UFTP_USER", "UFTP_PASSWORD", "UFTP_TOKEN", "SSH_AUTH_SOCK", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pw").write_text("secret\n")
+    path = written(tmp_path, "[endpoints.a]\n" + URL + 'user = "me"\npassword_file = "~/pw"\n[endpoints.b]\n' + URL)
+    monkeypatch.setenv("UFTP_CONFIG", path)
+    place = uftp.find_endpoint("a")
+    assert uftp.endpoint_credential(place) == uftp.UsernamePassword("me", "secret")
+    assert place.url_of("data/") == "https://a.example.org/rest/auth/X:data/"
+    with pytest.raises(AuthenticationFailed, match="nothing to log in with"):
+        uftp.endpoint_credential(uftp.find_endpoint("b"))

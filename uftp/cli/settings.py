@@ -19,7 +19,6 @@ import click
 from uftp.errors import UsageError
 
 if TYPE_CHECKING:
-    from uftp.client.choosing import Wishes
     from uftp.client.credentials import Credential
     from uftp.client.endpoints import Endpoint
     from uftp.client.url import RemoteUrl
@@ -137,7 +136,8 @@ class Settings:
             identity=self.identity,
             oidc_agent=self.oidc_agent,
         )
-        configured = _wishes_of(self.endpoint(url))
+        endpoint = self.endpoint(url)
+        configured = Wishes.of(endpoint) if endpoint is not None else Wishes()
         if url.kind == "ftp":
             wishes.check()
             named = wishes.user or url.user or configured.user or os.environ.get(USER_VARIABLE)
@@ -186,21 +186,6 @@ class Settings:
         endpoint = self.endpoint(url)
         ca = self.ca or (endpoint.ca if endpoint is not None else None)
         return os.path.expanduser(ca) if ca is not None else None
-
-
-def _wishes_of(endpoint: Endpoint | None) -> Wishes:
-    from uftp.client.choosing import Wishes
-
-    if endpoint is None:
-        return Wishes()
-    return Wishes(
-        user=endpoint.user,
-        password_file=endpoint.password_file,
-        token=f"@{endpoint.token_file}" if endpoint.token_file is not None else None,
-        identity=endpoint.identity,
-        oidc_agent=endpoint.oidc_agent,
-        audience=endpoint.audience,
-    )
 
 
 async def ask_secret(prompt: str) -> str:

@@ -29,6 +29,7 @@ from uftp.client.credentials import (
     read_secret_file,
     read_token_file,
 )
+from uftp.client.endpoints import Endpoint
 from uftp.client.login_store import LoginStore
 from uftp.client.oidc_agent import OidcAgentCredential
 from uftp.client.oidc_login import OidcLogin
@@ -65,6 +66,18 @@ class Wishes:
     identity: str | None = None
     oidc_agent: str | None = None
     audience: str | None = None
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Wishes:
+        """The settings of an endpoint."""
+        return cls(
+            user=endpoint.user,
+            password_file=endpoint.password_file,
+            token=f"@{endpoint.token_file}" if endpoint.token_file is not None else None,
+            identity=endpoint.identity,
+            oidc_agent=endpoint.oidc_agent,
+            audience=endpoint.audience,
+        )
 
     @property
     def has_method(self) -> bool:
@@ -147,6 +160,18 @@ def choose_credential(
             f"--password-file or the variable {PASSWORD_VARIABLE}, or -u anonymous"
         )
     return found
+
+
+def endpoint_credential(endpoint: Endpoint) -> Credential:
+    """The credential for a named endpoint, for programs: nobody is asked anything.
+
+    Raises:
+        AuthenticationFailed: nothing to log in with.
+        LocalFileError: a file it names cannot be read.
+    """
+    place = endpoint.place
+    server = place.info_url.removesuffix("/rest/auth") if place.kind != "ftp" else None
+    return choose_credential(configured=Wishes.of(endpoint), server=server)
 
 
 @dataclass(frozen=True, slots=True)
