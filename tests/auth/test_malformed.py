@@ -23,6 +23,7 @@ import trio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from running_auth import Running, StartAuth
+from schemathesis.core.result import Ok
 
 _RUNNER = Path(__file__).with_name("serving_for_others.py")
 
@@ -67,6 +68,7 @@ def test_what_the_description_allows_and_what_it_does_not(tmp_path: Path) -> Non
             schema = schemathesis.openapi.from_dict(document)
             asked = 0
             for result in schema.get_all_operations():
+                assert isinstance(result, Ok)
                 operation = result.ok()
                 expected = {int(status) for status in operation.definition.raw["responses"]} | {405, 408, 413, 404}
                 for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):

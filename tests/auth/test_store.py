@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ import trio
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from postgres import Postgres, start, stop
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from uftpd.auth.errors import BadRequest
 from uftpd.auth.store import revocations, sessions
@@ -62,6 +62,13 @@ def row(number: int, person: str = "cn=a", address: str = "192.0.2.1", *, expire
         created=1000.0 + number,
         expires=expires,
     )
+
+
+def adding(new: SessionRow, per_address: int, per_person: int) -> Callable[[Connection], None]:
+    def add(connection: Connection) -> None:
+        sessions.add(connection, new, per_address=per_address, per_person=per_person)
+
+    return add
 
 
 def test_the_steps_lead_to_the_tables(store: Store) -> None:
@@ -119,14 +126,12 @@ async def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
 
 async def test_sessions_are_found_and_bounded(store: Store) -> None:
     for number in range(1, 8):
-        await store.write(lambda c, n=number: sessions.add(c, row(n), per_address=3, per_person=4))
+        await store.write(adding(row(number), 3, 4))
     assert await store.read(sessions.count) == 3
     assert await store.read(lambda c: sessions.find(c, row(7).id_hash)) == row(7)
     assert await store.read(lambda c: sessions.find(c, row(1).id_hash)) is None
     for number in range(8, 12):
-        await store.write(
-            lambda c, n=number: sessions.add(c, row(n, address=f"192.0.2.{n}"), per_address=3, per_person=4)
-        )
+        await store.write(adding(row(number, address=f"192.0.2.{number}"), 3, 4))
     assert await store.read(sessions.count) == 4
     await store.write(lambda c: sessions.add(c, row(50, "cn=b"), per_address=3, per_person=4))
     assert await store.write(lambda c: sessions.end_of_person(c, "cn=a")) == 4
@@ -159,9 +164,7 @@ async def test_the_list_of_revoked_tokens_is_never_cut_short(store: Store, monke
 
 async def test_housekeeping_removes_what_has_expired(store: Store) -> None:
     for number in range(1, 4):
-        await store.write(
-            lambda c, n=number: sessions.add(c, row(n, expires=1000.0 * n**4), per_address=9, per_person=9)
-        )
+        await store.write(adding(row(number, expires=1000.0 * number**4), 9, 9))
     await store.write(lambda c: revocations.revoke(c, "old", 1000.0, 0))
     await store.write(lambda c: revocations.revoke(c, "new", 9000.0, 0))
     tally = Tally()
@@ -246,7 +249,7 @@ def test_the_file_is_private_and_stays_open_to_those_who_had_it(tmp_path: Path) 
 
     async def use() -> int:
         for number in range(1, 30):
-            await store.write(lambda c, n=number: sessions.add(c, row(n), per_address=50, per_person=50))
+            await store.write(adding(row(number), 50, 50))
         return await store.read(sessions.count)
 
     assert trio.run(use) == 29
