@@ -143,7 +143,7 @@ class RecordDialogue:
         """Until the client leaves."""
         try:
             self.say("220 UFTPD 9.9.9, test")
-            for raw in self._input:
+            while raw := self._input.readline():
                 self.line = raw.rstrip(b"\r\n")
                 text = self.line.decode("latin-1")
                 self.server.lines.append(text)

@@ -178,10 +178,14 @@ class RecordConnection:
             self._close(reset=self._broken)
             self._broken = True
 
-    def release(self) -> None:
-        """No thread works on it any more."""
+    def release(self, *, close: bool) -> None:
+        """No thread works on it any more.
+
+        Args:
+            close: whether the server has no use for it.
+        """
         self.in_use = False
-        if self._broken or self.reader.broken or self.writer.broken:
+        if close or self._broken or self.reader.broken or self.writer.broken:
             self._broken = True
             self._close(reset=True)
 

@@ -85,6 +85,7 @@ class Pipeline:
         self._poked = False
         self._stopping = False
         self._abort = False
+        self._ending = False  # the server wants a new data connection
         self._broken: Exception | None = None  # why the data connection is of no use
         self._lost: UFTPError | None = None  # why the session is of no use
         self._bug: BaseException | None = None
@@ -125,7 +126,7 @@ class Pipeline:
         finally:
             if self._shield.cancelled_caught:
                 self._lose(TimedOut(f"{self._session.name}: the server did not stop in time"))
-            self._connection.release()
+            self._connection.release(close=self._ending)
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._bug is not None:
             raise self._bug
@@ -181,7 +182,7 @@ class Pipeline:
     @property
     def _over(self) -> bool:
         """Whether nothing more is begun."""
-        return self._stopping or self._broken is not None
+        return self._stopping or self._ending or self._broken is not None
 
     def _compose(self) -> list[bytes]:
         """The lines to send now; what they begin is in `_begun_now`."""
@@ -305,16 +306,27 @@ class Pipeline:
     def _conclude(self, transfer: Transfer) -> None:
         """Its last reply is in, and its sequence through."""
         self._unfinished.pop(transfer, None)
-        again = False
-        code = None if transfer.final is None else transfer.final.code
-        if code == 425:
-            # The server lost the data connection before this one's turn.
-            self._break(StreamError("the server has no data connection"))
-            again = True
-        elif self._broken is not None and (code == 426 or (transfer.begun and not transfer.whole)):
-            again, self._blamed = self._blamed, True
-        if not (again and self._hand_back(transfer)):
+        if not self._lost_with_others(transfer) or not self._hand_back(transfer):
             self._report(transfer)
+
+    def _lost_with_others(self, transfer: Transfer) -> bool:
+        """Whether what went wrong with it was the connection's fault, and another one is blamed for that."""
+        final = transfer.final
+        if transfer.trouble or transfer.error is not None or final is None:
+            return False
+        if final.code == 425:
+            # The server lost the data connection before this one's turn. What it sent before is still read.
+            self._ending = True
+            return True
+        if self._broken is None and self._lost is None:
+            return False
+        if final.is_success:
+            return not transfer.whole  # stopped here, on its way
+        blamed = self._blamed
+        if final.code == 426 or transfer.begun:
+            self._blamed = True
+            return blamed
+        return False
 
     def _report(self, transfer: Transfer) -> None:
         if self._lost is not None and not (transfer.succeeded or transfer.trouble or transfer.error):
