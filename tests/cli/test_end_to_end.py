@@ -208,6 +208,45 @@ def test_credentials_and_trust(there: Place) -> None:
     assert uftp("ls", "--ca", there.ca, there.url, env={"USER": "joe"}).code == 3
 
 
+def test_a_name_for_the_server_and_a_token_for_a_job(there: Place, tmp_path: Path) -> None:
+    """Every command takes a place by its endpoint's name; local files with colons stay reachable."""
+    (tmp_path / "pw").write_text(f"{PASSWORD}\n")
+    (tmp_path / "config.toml").write_text(
+        f"""
+[endpoints.here]
+url = "{there.auth}/TEST"
+user = "joe"
+password_file = "{tmp_path / "pw"}"
+ca = "{there.ca}"
+"""
+    )
+    (tmp_path / "a:b").write_bytes(b"colon")
+    base = f"here:{there.directory}"
+
+    def run(*arguments: str, **variables: str) -> Outcome:
+        config = {"UFTP_CONFIG": str(tmp_path / "config.toml")}
+        outcome = uftp(*arguments, env={**config, **variables}, cwd=tmp_path)
+        assert outcome.code == 0, outcome.err
+        return outcome
+
+    run("mkdir", "-p", f"{base}/x/y")
+    run("cp", "./a:b", f"{base}/x/")
+    assert run("ls", "-1", f"{base}/x").lines == ["a:b", "y"]
+    run("mv", f"{base}/x/a:b", f"{base}/x/c")
+    run("mv", f"{base}/x/c", f"{there.directory}/x/d:e")
+    assert run("cat", f"{base}/x/d*").out == b"colon"
+    assert run("stat", "--json", f"{base}/x/d:e").records[0]["size"] == 5
+    assert run("checksum", f"{base}/x/d:e").lines[0].endswith("/x/d:e")
+    assert f"{there.directory}/x/y" in run("find", "-r", base).lines
+    run("cp", f"{base}/x/d:e", "./back:up")
+    assert (tmp_path / "back:up").read_bytes() == b"colon"
+    token = run("issue-token", "-l", "1h", "here").lines[0]
+    (tmp_path / "token").write_text(token)
+    for arguments, variables in ((("-A", "@token"), {}), (("-A", token), {})):
+        assert run("ls", "-1", *arguments, f"{base}/x", **variables).lines == ["d:e", "y"]
+    run("rm", "-r", f"{base}/x")
+
+
 def wait_for(condition: object) -> None:
     assert callable(condition)
     deadline = time.monotonic() + 30
