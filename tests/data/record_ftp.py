@@ -43,15 +43,17 @@ class RecordFtp:
 
     def connect(self) -> None:
         """EPSV, connect, hello."""
-        self.data = socket.create_connection((self.ftp.host, self.ftp.passive()), TIMEOUT)
-        self.data.sendall(self.hello())
-        self.attach(self.data)
+        data = socket.create_connection((self.ftp.host, self.ftp.passive()), TIMEOUT)
+        data.sendall(self.hello())
+        self.attach(data)
 
     def hello(self) -> bytes:
         self.nonce = os.urandom(32)
         return make_hello(self.key, self.salt, self.nonce)
 
     def attach(self, data: socket.socket) -> None:
+        """Go on with this connection, whose hello was said."""
+        self.close()
         keys: ConnectionKeys = derive_keys(self.key, self.salt, self.nonce)
         self.data = data
         prepare(data, TIMEOUT)
@@ -75,6 +77,11 @@ class RecordFtp:
         """Number and binding of the transfer that `line` is about to start."""
         self.number += 1
         return self.number, binding(line.encode() if isinstance(line, str) else line, offset, length)
+
+    @staticmethod
+    def binding_of(line: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The binding alone, of a line whose number is known."""
+        return binding(line.encode(), offset, length)
 
     def outgoing(self, line: str, offset: int = 0, length: int | None = None) -> RecordOutgoing:
         """Send the line of an upload, and begin its sequence."""

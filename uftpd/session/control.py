@@ -58,15 +58,21 @@ class ControlConnection:
         self._active_at = trio.current_time()
         self._nursery: trio.Nursery | None = None
         self._full = False
+        self._pipeline: Pipeline | None = None
+        self._replies: Replies | None = None
 
     async def run(self) -> None:
         """Serve until the session ends."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._read)
-            with contextlib.suppress(ClientGone):
-                await self._serve()
-            nursery.cancel_scope.cancel()
+            try:
+                with contextlib.suppress(ClientGone):
+                    await self._serve()
+                nursery.cancel_scope.cancel()
+            finally:
+                if self._replies is not None:
+                    self._replies.close()
 
     async def drain(self, seconds: float) -> None:
         """Let the client finish what it is at, for `seconds` at most; the session ends once it pauses."""
@@ -176,23 +182,29 @@ class ControlConnection:
                 session.job = Job("EPSV", Meter(), scope.cancel)
                 await session.data.settled()
             session.job = None
+        if self._pipeline is None or self._pipeline.mode is not session.record_mode:
+            self._pipeline = self._new_pipeline()
+        with trio.CancelScope(shield=True):
+            await in_thread(self._pipeline.run)
+
+    def _new_pipeline(self) -> Pipeline:
         token = trio.lowlevel.current_trio_token()
 
         def on_taken() -> None:
             if self._full and self._lines.waiting_bytes <= _MAX_WAITING_BYTES:
                 token.run_sync_soon(self._wake, idempotent=True)
 
-        # Another object for the same socket, since trio's own has no blocking calls.
-        with socket.socket(fileno=os.dup(self._connection.fileno())) as connection, trio.CancelScope(shield=True):
-            pipeline = Pipeline(
-                session,
-                self._lines,
-                Replies(connection),
-                is_over=lambda: self._drained,
-                on_stop=self._end_by_force,
-                on_taken=on_taken,
-            )
-            await in_thread(pipeline.run)
+        if self._replies is None:
+            # Another object for the same socket, since trio's own has no blocking calls.
+            self._replies = Replies(socket.socket(fileno=os.dup(self._connection.fileno())))
+        return Pipeline(
+            self._session,
+            self._lines,
+            self._replies,
+            is_over=lambda: self._drained,
+            on_stop=self._end_by_force,
+            on_taken=on_taken,
+        )
 
     def _end_by_force(self, job: Job) -> None:
         """Give a stopped transfer in MODE U some time to reach the end of its record, and then no more."""
@@ -273,7 +285,8 @@ class ControlConnection:
     def _status(self) -> Reply:
         session = self._session
         job = session.job
-        lines = [f" Logged in as {session.user}".encode(), b" TYPE I, MODE S, STRU F"]
+        mode = "S" if session.record_mode is None else "U"
+        lines = [f" Logged in as {session.user}".encode(), f" TYPE I, MODE {mode}, STRU F".encode()]
         if job is not None:
             of = "" if job.total is None else f" of {job.total}"
             lines.append(f" {job.verb} in progress: {job.meter.moved}{of} bytes".encode())

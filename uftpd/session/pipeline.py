@@ -1,4 +1,4 @@
-"""Serves runs of command lines in MODE U from one thread (EXTENSIONS section 1, pipelining).
+"""Serves runs of command lines in MODE U from a thread (EXTENSIONS section 1, pipelining).
 
 Many small files must not cost a hop between threads each: while lines that need no event loop are queued, one thread
 serves them in order, moves their bytes, and gathers replies and records. Both are sent before anything that may wait
@@ -8,7 +8,8 @@ for the client, and when no further line is there:
 - gathered records before records are waited for, since the client may wait for a file before it sends the next;
 - both before waiting for lines.
 
-So whenever this side waits, the client has all that it could be waiting for.
+So whenever this side waits, the client has all that it could be waiting for. The one thing held back is the 226 of a
+download, and the replies behind it, until its last record is with the kernel: what then fails to go out is no success.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from uftp.protocol.records import binding
@@ -38,6 +41,7 @@ _LINGER_SECONDS: Final = 0.05  # for the next line, before the thread is given b
 _SEND_SECONDS: Final = 120.0  # a client that takes no reply for so long is gone
 _GATHERED_REPLIES: Final = 32 * 1024
 _ABORTED: Final = reply(426, "Transfer aborted")
+_LOST: Final = reply(426, "The data connection broke before the last bytes were sent")
 _NO_CONNECTION: Final = NoDataConnection(
     "no data connection: EPSV or PASV must come first, and the client must connect"
 )
@@ -61,6 +65,10 @@ class Replies:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._gathered = bytearray()
+
+    def close(self) -> None:
+        """Give the connection back; the client keeps its own end open."""
+        self._connection.close()
 
     def add(self, answer: Reply) -> None:
         """Send later.
@@ -97,6 +105,20 @@ class Replies:
             raise ClientGone from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A reply that waits for records to be sent.
+
+    Attributes:
+        due: the reply goes once so many bytes are sent.
+        if_lost: what is said instead if they cannot be.
+    """
+
+    answer: Reply
+    due: int
+    if_lost: Reply
+
+
 class Pipeline:
     """See the module.
 
@@ -107,6 +129,9 @@ class Pipeline:
         is_over: whether to take no further line.
         on_stop: called on the event loop when a job is stopped: to end it by force if it does not end soon.
         on_taken: called from the thread when a line has been taken.
+
+    Attributes:
+        mode: whose transfers these are; another MODE U needs another pipeline.
     """
 
     def __init__(
@@ -121,18 +146,21 @@ class Pipeline:
     ) -> None:
         assert session.record_mode is not None  # noqa: S101 - the caller looked
         self._session = session
-        self._mode: RecordMode = session.record_mode
+        self.mode: RecordMode = session.record_mode
         self._lines = lines
         self._replies = replies
         self._is_over = is_over
         self._on_stop = on_stop
         self._on_taken = on_taken
         self._connection: RecordConnection | None = None
+        self._held: deque[_Held] = deque()
 
     @staticmethod
     def serves(line: Line) -> bool:
         """Whether a line is one for a pipeline."""
         command = command_of(line)
+        if line.verb == "STAT" and not line.argument.strip():
+            return False  # about the session
         return command is None or bool(command.records or command.files) or line.verb in _QUICK
 
     def run(self) -> None:
@@ -141,19 +169,25 @@ class Pipeline:
         Raises:
             ClientGone: nobody is left to answer.
         """
-        data = self._session.data
-        if data.connection is not None:
-            self._connection = self._mode.attach(
-                data.connection,
-                data.nonce,
-                self._session.limits.stall_seconds,
-                before_reading=self.flush,
-                before_writing=self._replies.flush,
-            )
+        self._connection = self._attached()
         while (line := self._lines.take_if(self._takes, _LINGER_SECONDS, self.flush)) is not None:
             self._on_taken()
             self._serve(line)
         self.flush()
+
+    def _attached(self) -> RecordConnection | None:
+        data = self._session.data
+        if data.connection is None:
+            self.mode.detach()
+            return None
+        # The hooks are this object's, which lives as long as the mode: the connection keeps them.
+        return self.mode.attach(
+            data.connection,
+            data.nonce,
+            self._session.limits.stall_seconds,
+            before_reading=self.flush,
+            before_writing=self._replies.flush,
+        )
 
     def _takes(self, line: Line) -> bool:
         if self._is_over() or self._session.quitting or not self.serves(line):
@@ -173,7 +207,27 @@ class Pipeline:
                 self._connection.writer.flush()
             except StreamError:
                 self._drop_connection()
+        self._release()
         self._replies.flush()
+
+    def _say(self, answer: Reply, *, download: bool = False) -> None:
+        """Answer, once all is sent that the answer says is sent."""
+        connection = self._connection
+        self._release()
+        if connection is None or not (self._held or (download and connection.writer.said > connection.writer.sent)):
+            self._replies.add(answer)
+            return
+        due = connection.writer.said if download else 0
+        self._held.append(_Held(answer, due, _LOST if download else answer))
+
+    def _release(self) -> None:
+        """Let replies go whose records are sent, or never will be."""
+        if self._connection is None:
+            return
+        writer = self._connection.writer
+        while self._held and (writer.broken or self._held[0].due <= writer.sent):
+            held = self._held.popleft()
+            self._replies.add(held.answer if held.due <= writer.sent else held.if_lost)
 
     def _serve(self, line: Line) -> None:
         command = command_of(line)
@@ -181,9 +235,9 @@ class Pipeline:
         if command is not None and command.records:
             self._transfer(line, command, refused)
         elif refused is not None or command is None:
-            self._replies.add(refused or reply(502, "Command not implemented."))
+            self._say(refused or reply(502, "Command not implemented."))
         else:
-            self._replies.add(self._simple(line, command))
+            self._say(self._simple(line, command))
 
     def _simple(self, line: Line, command: Command) -> Reply:
         handler = command.files or command.quick
@@ -197,19 +251,20 @@ class Pipeline:
 
     def _transfer(self, line: Line, command: Command, refused: Reply | None) -> None:
         session, connection = self._session, self._connection
-        self._mode.number += 1
+        self.mode.number += 1
         wanted = session.take_range()
         if connection is None or connection.is_broken():
-            self._replies.add(refused or (_ABORTED if line.aborted else failure(session, line.verb, _NO_CONNECTION)))
+            self._say(refused or (_ABORTED if line.aborted else failure(session, line.verb, _NO_CONNECTION)))
             return
-        bound = binding(line.text, wanted.offset, wanted.length) if self._mode.options.crypt else b""
+        bound = binding(line.text, wanted.offset, wanted.length) if self.mode.options.crypt else b""
         job = self._job(line.verb)
-        exchange = Exchange(session, connection, self._mode.number, bound, wanted, job, self._replies.add)
+        exchange = Exchange(session, connection, self.mode.number, bound, wanted, job, self._say)
         session.job = job
         try:
             if refused is None and line.aborted:
                 refused = _ABORTED
-            self._replies.add(refused or self._attempt(line, command, exchange))
+            answer = refused or self._attempt(line, command, exchange)
+            self._say(answer, download=answer is DONE and line.verb not in _UPLOADS)
             if line.verb in _UPLOADS:
                 self._read_on(exchange)
         finally:
@@ -262,17 +317,18 @@ class Pipeline:
             exchange.receive().discard(Meter())
         except NotAuthentic as error:
             self._session.quitting = True
-            self._replies.add(failure(self._session, "", error))
+            self._say(failure(self._session, "", error))
         except StreamError:
             connection.reader.broken = True
 
     def _drop_connection(self) -> None:
+        self._release()
         self._connection = None
-        self._mode.detach()
+        self.mode.detach()
         self._session.data.finish(drain=False)
 
     def _log(self, verb: str, exchange: Exchange, result: str) -> None:
-        options, incoming = self._mode.options, exchange.incoming
+        options, incoming = self.mode.options, exchange.incoming
         seconds = time.monotonic() - exchange.started if exchange.started else 0.0
         moved = exchange.job.meter.moved
         self._session.log(

@@ -61,6 +61,7 @@ class RecordWriter:
 
     Attributes:
         broken: whether a record was cut, so that nothing more can be said on the connection.
+        sent: bytes handed to the kernel so far.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RecordWriter:
         before_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.broken = False
+        self.sent = 0
         self._connection = connection
         self._options = options
         self._sealer = Sealer(key) if options.crypt else None
@@ -99,6 +101,11 @@ class RecordWriter:
             raise RuntimeError("the transfer before has not ended")
         self._current = RecordOutgoing(self, number, binding, facts=facts and self._options.facts)
         return self._current
+
+    @property
+    def said(self) -> int:
+        """Bytes sent or gathered so far: once `sent` has come here, all that is said by now is with the kernel."""
+        return self.sent + self._filled
 
     def flush(self) -> None:
         """Send what is gathered.
@@ -164,12 +171,14 @@ class RecordWriter:
                     count = self._connection.sendmsg(views, [], flags)
                 except OSError as error:
                     raise translate(error, self._meter) from error
+                self.sent += count
                 while views and count >= len(views[0]):
                     count -= len(views.pop(0))
                 if views:
                     views[0] = views[0][count:]
         except BaseException:
             self.broken = True
+            self._filled = 0
             raise
         self._filled = 0
 
