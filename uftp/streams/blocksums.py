@@ -50,6 +50,13 @@ class WeakSum:
         return (self._b & 0xFFFF) << 16 | self._a & 0xFFFF
 
 
+def weak_sum(data: memoryview) -> int:
+    """The weak sum of at most `PIECE` bytes."""
+    total = WeakSum()
+    total.update(data)
+    return total.value
+
+
 def weak_sums(data: memoryview, block: int) -> list[int]:
     """The weak sums of the blocks in `data`: a whole number of blocks of at most `PIECE` bytes each."""
     x = np.frombuffer(data, dtype=np.uint8).reshape(-1, block)
@@ -91,10 +98,10 @@ class BlockIndex:
         self._last = (int(weak[-1]), int(high[-1]), int(low[-1])) if self.count else None
         self._in_order = weak
 
-    def is_block(self, number: int, weak: int, strong: bytes) -> bool:
-        """Whether block `number` is there and has these sums."""
-        at = BLOCK_SUM.size * number
-        return self._sums[at : at + BLOCK_SUM.size] == BLOCK_SUM.pack(weak, strong)
+    def is_block(self, number: int, strong: bytes) -> bool:
+        """Whether block `number` is there and has this strong sum, which the weak one adds nothing to."""
+        end = BLOCK_SUM.size * (number + 1)
+        return self._sums[end - len(strong) : end] == strong
 
     def find(self, weak: int, strong: bytes, preferred: int = -1) -> int | None:
         """The number of the first block with these sums; the preferred one if that is equal."""

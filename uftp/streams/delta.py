@@ -37,6 +37,7 @@ from uftp.streams.blocksums import (
     md5,
     pieces,
     suffixes_with,
+    weak_sum,
     weak_sums,
 )
 from uftp.streams.pump import (
@@ -245,17 +246,35 @@ class Leader:
 
     def _run_of_blocks(self, index: BlockIndex, place: int, expected: int) -> Iterator[Match]:
         """Blocks that follow each other in the new file as well, until one does not."""
-        at_once = 1
-        while count := min(at_once, (self._size - place) // index.block):
-            for weak, strong in sums_of_blocks(self._source, place, count, index.block, self._meter):
+        block, at_once = index.block, 1
+        while count := min(at_once, (self._size - place) // block):
+            self._check()
+            for data, strong in self._blocks(place, count, block):
                 number: int | None = expected
-                if not index.is_block(expected, weak, strong):
-                    number = index.find(weak, strong)
+                if not index.is_block(expected, strong):
+                    number = index.find(self._weak(place, block) if data is None else weak_sum(data), strong)
                 if number is None:
                     return
-                yield Match(place, number, index.block)
-                place, expected = place + index.block, number + 1
-            at_once = min(2 * at_once, max(1, PIECE // index.block))
+                yield Match(place, number, block)
+                place, expected = place + block, number + 1
+            at_once = min(2 * at_once, max(1, PIECE // block))
+
+    def _blocks(self, place: int, count: int, block: int) -> Iterator[tuple[memoryview | None, bytes]]:
+        """Blocks and their strong sums; of one that is larger than a piece only the sum."""
+        if block > PIECE:
+            for number in range(count):
+                yield None, self._strong(place + number * block, block)
+            return
+        data = memoryview(b"".join(bytes(piece) for piece in pieces(self._source, place, count * block)))
+        for at in range(0, count * block, block):
+            yield data[at : at + block], md5(data[at : at + block])
+
+    def _weak(self, place: int, length: int) -> int:
+        total = WeakSum()
+        for piece in pieces(self._source, place, length):
+            self._check()
+            total.update(piece)
+        return total.value
 
     def _short_last_block(self, index: BlockIndex, place: int) -> Iterator[Match]:
         """The last block may be short; nobody says how short, so every end of the file is one it may be."""
@@ -274,6 +293,7 @@ class Leader:
     def _strong(self, place: int, length: int) -> bytes:
         digest = hashlib.md5(usedforsecurity=False)
         for piece in pieces(self._source, place, length):
+            self._check()
             digest.update(piece)
         return digest.digest()
 
