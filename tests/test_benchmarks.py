@@ -54,3 +54,17 @@ def test_they_print_a_table(program: str) -> None:
     )
     row = {"throughput": "bare sendfile loop", "logins": "uftpd ", "session_requests": "security session"}
     assert row[program] in done.stdout
+
+
+@pytest.mark.slow
+def test_the_one_of_delta_sync_compares_what_it_made(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.delta", "--size", "4", "--repeat", "1", "--directory", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "unrelated: uftp" in done.stdout
+    assert list(tmp_path.iterdir()) == []
