@@ -37,9 +37,10 @@ def test_a_client_that_fails_is_named_with_its_last_words() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["throughput", "logins", "session_requests"])
+@pytest.mark.parametrize("program", ["legacy_layers", "throughput", "logins", "session_requests"])
 def test_they_print_a_table(program: str) -> None:
     few = {
+        "legacy_layers": ["--size", "2", "--rounds", "1"],
         "throughput": ["--size", "1", "--repeat", "1", "--only", "bare"],
         "logins": ["--count", "4", "--repeat", "1", "--at-once", "2"],
         "session_requests": ["--count", "4", "--repeat", "1", "--at-once", "2"],
@@ -52,7 +53,12 @@ def test_they_print_a_table(program: str) -> None:
         timeout=60,
         check=True,
     )
-    row = {"throughput": "bare sendfile loop", "logins": "uftpd ", "session_requests": "security session"}
+    row = {
+        "legacy_layers": "4 x AES gzip, text",
+        "throughput": "bare sendfile loop",
+        "logins": "uftpd ",
+        "session_requests": "security session",
+    }
     assert row[program] in done.stdout
 
 
