@@ -48,6 +48,9 @@ FEATURES: Final = (
 )
 
 
+_TRANSFERS: Final = ("RETR", "STOR", "APPE", "MLSD")
+
+
 class RecordDialogue:
     """One session, as an action sees it.
 
@@ -149,14 +152,16 @@ class RecordDialogue:
                 self.server.lines.append(text)
                 verb, _, argument = text.partition(" ")
                 verb = verb.upper()
-                if verb in ("RETR", "STOR", "APPE", "MLSD"):
+                if verb in _TRANSFERS:
                     self.number += 1
                 action = self.server.actions.get(verb) or _ACTIONS.get(verb)
                 if action is None:
                     self.say("502 Command not implemented.")
+                elif verb in _TRANSFERS and self.options is not None and self.data is None and self._listener is None:
+                    self.say("425 no data connection")
                 else:
-                    action(self, argument)
-                if verb in ("RETR", "STOR", "APPE", "MLSD"):
+                    self._act(action, argument)
+                if verb in _TRANSFERS:
                     self.offset, self.length = 0, None
         except (OSError, StreamError, HelloRefused):
             pass  # the client has left, or is none of ours
@@ -166,6 +171,13 @@ class RecordDialogue:
                 self._listener.close()
             self._input.close()
             self._control.close()
+
+    def _act(self, action: Action, argument: str) -> None:
+        try:
+            action(self, argument)
+        except StreamError:  # the client has closed the data connection
+            self.close_data()
+            self.say("426 the data connection broke")
 
     def enter(self, argument: str) -> None:
         """MODE."""

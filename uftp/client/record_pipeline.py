@@ -91,6 +91,7 @@ class Pipeline:
         self._bug: BaseException | None = None
         self._failed = False  # as `_broken`, set at once by the thread that finds it
         self._blamed = False
+        self._progress = False  # whether any transfer came to an end
         self._shield = trio.CancelScope(shield=True)
 
     async def run(self) -> list[Transfer]:
@@ -152,6 +153,7 @@ class Pipeline:
             self._left += self._ready
             for transfer in self._left:
                 transfer.placed = False
+                transfer.attempts += not self._progress
 
     # -- commands ---------------------------------------------------------------------------------------------------
 
@@ -182,7 +184,7 @@ class Pipeline:
     @property
     def _over(self) -> bool:
         """Whether nothing more is begun."""
-        return self._stopping or self._ending or self._broken is not None
+        return self._stopping or self._ending or self._disconnected
 
     def _compose(self) -> list[bytes]:
         """The lines to send now; what they begin is in `_begun_now`."""
@@ -271,7 +273,7 @@ class Pipeline:
         transfer, only_range = due
         if reply.is_preliminary:
             if only_range or transfer.begun:
-                raise self._out_of_turn(reply)
+                raise self._out_of_turn(transfer, reply)
             transfer.begun = True
             if isinstance(transfer, Retrieval):
                 self._arrivals.put((transfer, reply))
@@ -287,19 +289,22 @@ class Pipeline:
         self._unanswered -= transfer.cost
         transfer.final = reply
         if reply.is_success and not transfer.begun:
-            raise self._out_of_turn(reply)
+            raise self._out_of_turn(transfer, reply)
         if isinstance(transfer, Retrieval) and transfer.begun:
             self._arrivals.put((transfer, reply))
             return
         if isinstance(transfer, Storage) and not transfer.carried:
             if reply.is_success and not transfer.whole:
-                raise self._out_of_turn(reply)
+                raise self._out_of_turn(transfer, reply)
             transfer.meter.cancelled = True  # its sequence ends at the next border, by ABORT
             return
         self._conclude(transfer)
 
-    def _out_of_turn(self, reply: Reply) -> PeerBrokeProtocol:
-        return PeerBrokeProtocol(f"{self._session.name}: {reply.code} {printable(reply.text)} comes out of turn")
+    def _out_of_turn(self, transfer: Transfer, reply: Reply) -> PeerBrokeProtocol:
+        error = PeerBrokeProtocol(f"{self._session.name}: {reply.code} {printable(reply.text)} comes out of turn")
+        transfer.note(error)
+        self._blamed = True
+        return error
 
     # -- outcomes ---------------------------------------------------------------------------------------------------
 
@@ -318,7 +323,7 @@ class Pipeline:
             # The server lost the data connection before this one's turn. What it sent before is still read.
             self._ending = True
             return True
-        if self._broken is None and self._lost is None:
+        if not self._disconnected:
             return False
         if final.is_success:
             return not transfer.whole  # stopped here, on its way
@@ -332,6 +337,7 @@ class Pipeline:
         if self._lost is not None and not (transfer.succeeded or transfer.trouble or transfer.error):
             transfer.error = self._lost
         transfer.conclude()
+        self._progress = True
         if transfer.error is None or not self._stopping:
             self._done(transfer)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uftp.streams.records import RecordIncoming, RecordOutgoing
 
 _ANNOUNCED: Final = re.compile(r"OK ([0-9]{1,19}) bytes")
-# How often a transfer that another one's broken connection took with it is begun again.
+# Times that a transfer is begun again after a run in which none came to an end, not even a bad one.
 _TRIES: Final = 3
 
 
@@ -112,7 +112,6 @@ class Transfer:
 
     def renew(self) -> None:
         """Forget how far it came, for another try."""
-        self.attempts += 1
         self.meter.moved = 0
         self.meter.cancelled = False
         self.begun = self.whole = self.carried = False
