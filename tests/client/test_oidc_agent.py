@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from device_provider import DeviceProvider, serving
 
 from uftp.client.oidc_agent import OidcAgentCredential
 from uftp.errors import AuthenticationFailed
@@ -136,3 +140,44 @@ async def test_an_agent_that_says_nothing(tmp_path: Path, autojump_clock: trio.t
     async with agent(tmp_path, b"", silent=True) as fake:
         with pytest.raises(AuthenticationFailed, match="no answer within 120 s"):
             await OidcAgentCredential("campus", environment=fake.environment).authorization()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(shutil.which(name) is None for name in ("oidc-agent", "oidc-gen")), reason="needs oidc-agent (oidc-agent-cli)"
+)
+async def test_a_real_agent(tmp_path: Path) -> None:
+    """An account made by a device login; the agent's tokens, and a new one in place of one that was refused."""
+    provider = DeviceProvider()
+    provider.replace["device"] = {"interval": 1}
+    provider.replace["configuration"] = {
+        "authorization_endpoint": "http://127.0.0.1/auth",
+        "scopes_supported": ["openid", "offline_access"],
+        "grant_types_supported": ["refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
+        "response_types_supported": ["code"],
+    }
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+
+    async def run(*command: str) -> str:
+        done = await trio.run_process(command, env=environment, capture_stdout=True, capture_stderr=True)
+        return done.stdout.decode()
+
+    with serving(provider):
+        said = json.loads(await run("oidc-agent", "--json", f"--socket-path={tmp_path / 'agent'}"))
+        try:
+            environment["OIDC_SOCK"] = said["socket"]
+            await run(
+                *("oidc-gen", "campus", f"--iss={provider.issuer}", "--client-id=x", "--client-secret=y", "-m"),
+                *("--scope=openid offline_access", "--flow=device", "--redirect-url=http://localhost:8080"),
+                *("--no-url-call", "--pw-cmd=echo pw", "--confirm-yes", "--prompt=none"),
+            )
+            credential = OidcAgentCredential("campus", environment=environment)
+            first = await credential.authorization()
+            assert first == f"Bearer {provider.issued[-1]}"
+            assert await credential.authorization() == first
+            assert await credential.renew(first)
+            assert await credential.authorization() == f"Bearer {provider.issued[-1]}" != first
+            with pytest.raises(AuthenticationFailed, match="account nobody: No account configured"):
+                await OidcAgentCredential("nobody", environment=environment).authorization()
+        finally:
+            os.kill(int(said["dpid"]), signal.SIGTERM)
