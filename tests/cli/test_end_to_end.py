@@ -223,9 +223,8 @@ ca = "{there.ca}"
     (tmp_path / "a:b").write_bytes(b"colon")
     base = f"here:{there.directory}"
 
-    def run(*arguments: str, **variables: str) -> Outcome:
-        config = {"UFTP_CONFIG": str(tmp_path / "config.toml")}
-        outcome = uftp(*arguments, env={**config, **variables}, cwd=tmp_path)
+    def run(*arguments: str) -> Outcome:
+        outcome = uftp(*arguments, env={"UFTP_CONFIG": str(tmp_path / "config.toml")}, cwd=tmp_path)
         assert outcome.code == 0, outcome.err
         return outcome
 
@@ -242,8 +241,8 @@ ca = "{there.ca}"
     assert (tmp_path / "back:up").read_bytes() == b"colon"
     token = run("issue-token", "-l", "1h", "here").lines[0]
     (tmp_path / "token").write_text(token)
-    for arguments, variables in ((("-A", "@token"), {}), (("-A", token), {})):
-        assert run("ls", "-1", *arguments, f"{base}/x", **variables).lines == ["d:e", "y"]
+    for given in ("@token", token):
+        assert run("ls", "-1", "-A", given, f"{base}/x").lines == ["d:e", "y"]
     run("rm", "-r", f"{base}/x")
 
 
