@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import socket
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -272,6 +274,31 @@ def test_a_failed_append_is_not_taken_for_whole(shared_node: Node) -> None:
         assert ftp.store("APPE f", gzip.compress(b"new")) == DONE
         assert ftp.store("APPE f", gzip.compress(PAYLOAD)[:-9]).startswith(b"551 ")
         assert (directory / "f").read_bytes().startswith(b"oldnew")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_archives_come_through_the_layers(shared_node: Node, announced: bool) -> None:
+    directory = shared_node.directory()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("member")
+        member.size = len(PAYLOAD)
+        archive.addfile(member, io.BytesIO(PAYLOAD))
+    data = packed.getvalue()
+    encryptor = Encryptor("AES", KEY)
+    for streams, wire, fields in (
+        (2, b"", {}),
+        (1, gzip.compress(data), {"compress": True}),
+        (1, encryptor.update(data) + encryptor.finish(), {"key": KEY, "algorithm": Cipher.AES}),
+    ):
+        with shared_node.login(file=f"{directory}/", **fields) as ftp:
+            ftp.ok("TYPE ARCHIVE")
+            if announced:
+                ftp.ok(f"ALLO {len(data)}")
+            assert store(ftp, ".", framed(data, 2) if streams > 1 else [wire]) == DONE
+            assert files(directory) == {"member": PAYLOAD}
+            ftp.ok("TYPE NORMAL")
+        (directory / "member").unlink()
 
 
 # -- ciphers a site does not allow --------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ async def _unpack(session: Session, argument: bytes, client: Client) -> None:
             report = await pumped(session, job, pump)
             if expected is not None and job.meter.moved < expected:
                 raise Incomplete(f"the data ended after {job.meter.moved} of {expected} bytes")
-            if expected is None or not session.keep_alive:
+            if expected is None or not session.keep_alive or not link.plain:
                 session.data.finish(drain=expected is not None)
             _log(session, path, report)
             report.raise_for_failures()
