@@ -40,14 +40,18 @@ class EventFormatter(logging.Formatter):
     def __init__(self, form: Literal["text", "json"]) -> None:
         super().__init__()
         self._form = form
+        self._second, self._stamp = -1, ("", "")  # thousands of lines may share a second
 
     def format(self, record: logging.LogRecord) -> str:
         """One line for `record`; a traceback becomes a fact of that line."""
         facts: dict[str, Fact] = dict(getattr(record, "facts", {}))
         if record.exc_info:
             facts["traceback"] = self.formatException(record.exc_info)
-        here = time.localtime(record.created)
-        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', here)}.{int(record.msecs):03d}{time.strftime('%z', here)}"
+        second = int(record.created)
+        if second != self._second:
+            here = time.localtime(second)
+            self._second, self._stamp = second, (time.strftime("%Y-%m-%dT%H:%M:%S", here), time.strftime("%z", here))
+        stamp = f"{self._stamp[0]}.{int(record.msecs):03d}{self._stamp[1]}"
         text = record.getMessage()
         level = record.levelname.lower()
         part = record.name.removeprefix("uftpd.")

@@ -33,6 +33,7 @@ from uftpd.session.messages import (
     Rate,
     Ready,
     Record,
+    Records,
     ReturnPort,
     SessionSettings,
     ToSession,
@@ -338,17 +339,23 @@ class Sessions:
         match message:
             case Ready() | Failed() | KeyFiles():
                 child.decide(message)
-            case Record(level=level, event=text, fields=fields):
-                facts = {key: value for key, value in fields.items() if key not in _OUR_FACTS}
-                # The auth server logs the same id, so that who it was there is found for every transfer here.
-                ours = {"session": child.id, "request": child.request_id or None, "user": child.user}
-                _log(text, level=level, **ours, **facts)
+            case Record():
+                self._write(child, message)
+            case Records(records=records):
+                for record in records:
+                    self._write(child, record)
             case WantPort():
                 self._want_port(child)
             case ReturnPort(port=port, busy=busy):
                 if self._ports is not None:
                     self._ports.give_back(child.id, port, busy=busy)
                     self._ports_changed.set()
+
+    def _write(self, child: _Child, record: Record) -> None:
+        facts = {key: value for key, value in record.fields.items() if key not in _OUR_FACTS}
+        # The auth server logs the same id, so that who it was there is found for every transfer here.
+        ours = {"session": child.id, "request": child.request_id or None, "user": child.user}
+        _log(record.event, level=record.level, **ours, **facts)
 
     def _want_port(self, child: _Child) -> None:
         if self._ports is None or not self._ports.want(child.id, child.user):

@@ -108,6 +108,12 @@ class Record(_Message, frozen=True):
     fields: dict[str, str | int | float | bool] = {}
 
 
+class Records(_Message, frozen=True):
+    """Lines for the log, together: a message each costs more than a small file."""
+
+    records: tuple[Record, ...]
+
+
 class WantPort(_Message, frozen=True):
     """A port of the range, please. Answered by `Port`, in the order asked over all sessions."""
 
@@ -127,7 +133,7 @@ class KeyFiles(_Message, frozen=True):
     status: str
 
 
-FromSession = Ready | Failed | Record | WantPort | ReturnPort | KeyFiles
+FromSession = Ready | Failed | Record | Records | WantPort | ReturnPort | KeyFiles
 
 
 # -- to the session -----------------------------------------------------------------------------------------------

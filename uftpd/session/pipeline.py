@@ -39,6 +39,8 @@ from uftpd.session.transfers import DONE
 
 _LINGER_SECONDS: Final = 0.05  # for the next line, before the thread is given back
 _SEND_SECONDS: Final = 120.0  # a client that takes no reply for so long is gone
+_USAGE_COST: Final = 400  # bytes a usage line takes in a message, but for the path
+_MOST_USAGE: Final = 48 * 1024  # bytes of them in one message, which may hold 192 KiB
 _GATHERED_REPLIES: Final = 32 * 1024
 _ABORTED: Final = reply(426, "Transfer aborted")
 _LOST: Final = reply(426, "The data connection broke before the last bytes were sent")
@@ -154,6 +156,8 @@ class Pipeline:
         self._on_taken = on_taken
         self._connection: RecordConnection | None = None
         self._held: deque[_Held] = deque()
+        self._usage: list[tuple[str, dict[str, str | float]]] = []
+        self._usage_size = 0
 
     @staticmethod
     def serves(line: Line) -> bool:
@@ -170,10 +174,13 @@ class Pipeline:
             ClientGone: nobody is left to answer.
         """
         self._connection = self._attached()
-        while (line := self._lines.take_if(self._takes, _LINGER_SECONDS, self.flush)) is not None:
-            self._on_taken()
-            self._serve(line)
-        self.flush()
+        try:
+            while (line := self._lines.take_if(self._takes, _LINGER_SECONDS, self._before_waiting)) is not None:
+                self._on_taken()
+                self._serve(line)
+            self.flush()
+        finally:
+            self._write_usage()
 
     def _attached(self) -> RecordConnection | None:
         data = self._session.data
@@ -195,6 +202,10 @@ class Pipeline:
         # A connection that the client is yet to make is waited for on the event loop.
         command = command_of(line)
         return command is None or not command.records or not self._session.data.is_accepting
+
+    def _before_waiting(self) -> None:
+        self.flush()
+        self._write_usage()
 
     def flush(self) -> None:
         """Send all that is gathered.
@@ -331,20 +342,28 @@ class Pipeline:
         options, incoming = self.mode.options, exchange.incoming
         seconds = time.monotonic() - exchange.started if exchange.started else 0.0
         moved = exchange.job.meter.moved
-        self._session.log(
-            "transfer",
-            verb=verb,
-            path=os.fsdecode(exchange.path),
-            bytes=moved,
-            seconds=round(seconds, 6),
-            rate=round(moved / seconds) if seconds else 0,
-            result=result,
-            how=exchange.how,
-            mode="U",
-            crypt=options.crypt,
-            compress=options.compress,
-            verified=incoming is not None and incoming.verified,
-        )
+        facts: dict[str, str | float] = {
+            "verb": verb,
+            "path": os.fsdecode(exchange.path),
+            "bytes": moved,
+            "seconds": round(seconds, 6),
+            "rate": round(moved / seconds) if seconds else 0,
+            "result": result,
+            "how": exchange.how,
+            "mode": "U",
+            "crypt": options.crypt,
+            "compress": options.compress,
+            "verified": incoming is not None and incoming.verified,
+        }
+        self._usage.append(("transfer", facts))
+        self._usage_size += _USAGE_COST + 4 * len(exchange.path)  # a byte that is not UTF-8 takes four
+        if self._usage_size >= _MOST_USAGE:
+            self._write_usage()
+
+    def _write_usage(self) -> None:
+        usage, self._usage, self._usage_size = self._usage, [], 0
+        if usage:
+            self._session.log_together(usage)
 
 
 def _reason(verb: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ import socket
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -24,12 +25,24 @@ from uftpd.session import messages
 from uftpd.session.control import ControlConnection
 from uftpd.session.data_connection import DataConnections, DataSettings
 from uftpd.session.filters import Forbidden, PathFilter
-from uftpd.session.messages import Drain, Failed, Port, Rate, Ready, Record, ReturnPort, SessionSettings, WantPort
+from uftpd.session.messages import (
+    Drain,
+    Failed,
+    Port,
+    Rate,
+    Ready,
+    Record,
+    Records,
+    ReturnPort,
+    SessionSettings,
+    WantPort,
+)
 from uftpd.session.paths import FileTree
 from uftpd.session.privileges import Account, LoginRefused, UserPolicy, become, look_up
 from uftpd.session.state import Session, SessionLimits, session_directory
 
 _RETRY_SECONDS: Final = 0.05
+Fields = Mapping[str, str | float]
 _LOGGED_IN: Final = reply(230, "Login successful")
 
 
@@ -50,11 +63,25 @@ class Reporter:
 
     def log(self, event: str, *, level: str = "info", **fields: str | float) -> None:
         """Have the front write a log line. From any thread."""
+        self._send_records([(event, fields)], level)
+
+    def log_together(self, lines: Sequence[tuple[str, Fields]]) -> None:
+        """Have the front write log lines, all in one message: event and fields of each. From any thread.
+
+        Together they must fit a message (`uftpd.session.messages.MAX_MESSAGE`), or none is written.
+        """
+        self._send_records(lines, "info")
+
+    def _send_records(self, lines: Sequence[tuple[str, Fields]], level: str) -> None:
         if self._dropped:
-            fields["lines_dropped"] = self._dropped
-        facts = {key: _said(value) if isinstance(value, str) else value for key, value in fields.items()}
-        sent = self.send(Record(level=level, event=event, fields=facts))
-        self._dropped = 0 if sent else self._dropped + 1
+            lines = [*lines[:-1], (lines[-1][0], {**lines[-1][1], "lines_dropped": self._dropped})]
+        records = tuple(Record(level=level, event=event, fields=_sayable(fields)) for event, fields in lines)
+        sent = self.send(Records(records=records) if len(records) > 1 else records[0])
+        self._dropped = 0 if sent else self._dropped + len(records)
+
+
+def _sayable(fields: Fields) -> dict[str, str | int | float | bool]:
+    return {key: _said(value) if isinstance(value, str) else value for key, value in fields.items()}
 
 
 def _said(text: str) -> str:
@@ -184,6 +211,7 @@ def _session(
         data=data,
         limits=SessionLimits(settings.idle_seconds, settings.stall_seconds, settings.line_bytes, settings.streams),
         log=reporter.log,
+        log_together=reporter.log_together,
         request_rate=settings.rate,
         own_rate=settings.rate,
         durability=cast(Durability, settings.durability),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from uftp.protocol.command_port import Access
@@ -16,6 +16,7 @@ from uftpd.session.paths import FileTree, normalise
 from uftpd.session.record_mode import RecordMode
 
 LogEvent = Callable[..., None]
+LogTogether = Callable[[Sequence[tuple[str, Mapping[str, str | float]]]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Session:
     data: DataConnections
     limits: SessionLimits
     log: LogEvent
+    log_together: LogTogether
     request_rate: int = 0
     own_rate: int = 0
     user_rate: int = 0

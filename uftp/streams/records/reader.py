@@ -196,8 +196,11 @@ class RecordReader:
     def _take_header(self, due: int, meter: Meter) -> Header:
         self._fill(HEADER_BYTES, meter, at_border=True)
         header = unpack_header(self._window, self._start)
-        with self._breaking():
+        try:
             check_header(header, self._options, due)
+        except RecordError as error:
+            self.broken = True
+            raise Garbled(str(error)) from error
         self._start += HEADER_BYTES
         return header
 
@@ -212,8 +215,11 @@ class RecordReader:
         additional = pack_header(*header) + bound
         if self._content is None:
             self._content = memoryview(bytearray(MAX_FRAME))
-        with self._breaking():
+        try:
             content = self._sealer.open(payload, additional, self._content)
+        except RecordError as error:
+            self.broken = True
+            raise Garbled(str(error)) from error
         if content is None:
             self.broken = True
             raise NotAuthentic("a record's tag does not verify: somebody may be changing the traffic")
@@ -490,8 +496,11 @@ class RecordIncoming:
 
     def _close(self, payload: memoryview) -> None:
         """The last bytes of the transfer: content and trailer."""
-        with self._reader._breaking():
+        try:
             trailer = unpack_trailer(payload, facts=self._carries_facts, digest=self._options.digest)
+        except RecordError as error:
+            self._reader.broken = True
+            raise Garbled(str(error)) from error
         self._content = payload[: len(payload) - trailer.length]
         self.facts = trailer.facts or b""
         self._expected = trailer.digest
