@@ -227,11 +227,15 @@ class FrameReader:
 
     def skip(self, limit: int | None = None) -> int:
         """Like `take`, for who wants to know only how many bytes there are: cheaper."""
+        if self._surplus or (limit is not None and limit < MAX_BLOCK):
+            return sum(map(len, self.take(limit)))
         size = 0
-        if not self._surplus:
-            while block := self._pass_full_blocks(None if limit is None else limit - size, None):
-                size += block
-        return size + sum(map(len, self.take(None if limit is None else limit - size)))
+        while limit is None or limit - size >= MAX_BLOCK:
+            block = self._pass_full_blocks(None if limit is None else limit - size, None) or self._take_block([])
+            if not block:
+                break
+            size += block
+        return size
 
     def _pass_full_blocks(self, limit: int | None, taken: list[memoryview] | None) -> int:
         """The usual case: a run of full blocks whose headers are all as expected. Payload bytes passed, 0 for none."""
@@ -263,6 +267,9 @@ class FrameReader:
 
     def _take_block(self, taken: list[memoryview]) -> int:
         """One block of any length; 0 if it is not whole."""
+        least = min(end - start for start, end in zip(self._starts, self._ends, strict=True))
+        if least < HEADER_BYTES and not any(self._over):
+            return 0  # the usual case while streams run apart
         block = 0
         whole = True
         for stream, (buffer, start, end) in enumerate(zip(self._buffers, self._starts, self._ends, strict=True)):
