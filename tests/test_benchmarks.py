@@ -37,12 +37,13 @@ def test_a_client_that_fails_is_named_with_its_last_words() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["legacy_layers", "throughput", "logins", "session_requests"])
+@pytest.mark.parametrize("program", ["legacy_layers", "small_files", "throughput", "logins", "session_requests"])
 def test_they_print_a_table(program: str) -> None:
     few = {
         "legacy_layers": ["--size", "2", "--rounds", "1"],
         "throughput": ["--size", "1", "--repeat", "1", "--only", "bare"],
         "logins": ["--count", "4", "--repeat", "1", "--at-once", "2"],
+        "small_files": ["--count", "20", "--repeat", "1"],
         "session_requests": ["--count", "4", "--repeat", "1", "--at-once", "2"],
     }
     done = subprocess.run(
