@@ -83,13 +83,14 @@ async def test_keys(start_auth: StartAuth, tmp_path: Path) -> None:
         assert method_of(await run("info", "--json", "-i", locked, run.url, UFTP_PASSWORD="secret phrase")) == "SSHKEY"
         grant = await run("auth", "--json", "-i", plain, f"{run.url}/TEST:/work/")
         assert grant.records[0]["password"] == run.auth.node.transfers[-1].secret
-        for arguments, variables, code, says in (
+        refusals: list[tuple[list[str | Path], dict[str, str], int, str]] = [
             (["-i", locked], {}, 3, "the key is encrypted"),
             (["-i", locked], {"UFTP_KEY_PASSPHRASE": "wrong"}, 3, "not the passphrase"),
             (["-i", plain, "-u", "somebody"], {}, 3, f"tried: the key {plain} as 'somebody'"),
             (["-i", f"{plain}.none"], {}, 7, "cannot read the key file"),
             (["-i", plain, "-A", "x"], {}, 2, "-A and -i are two ways"),
-        ):
+        ]
+        for arguments, variables, code, says in refusals:
             failed = await run("info", *arguments, run.url, **variables)
             assert (failed.code, len(failed.error_lines)) == (code, 1), failed.err
             assert says in failed.err
@@ -129,7 +130,7 @@ async def test_the_key_one_has_is_found(start_auth: StartAuth, tmp_path: Path) -
 
 async def test_tokens(start_auth: StartAuth, tmp_path: Path) -> None:
     async with shell_with_keys(start_auth, tmp_path) as run:
-        login = ["--password-file", tmp_path / "pw"]
+        login: list[str | Path] = ["--password-file", tmp_path / "pw"]
         (tmp_path / "pw").write_text("test123\n")
         issued = await run("issue-token", *login, "-l", "2h", "-R", "-L", "-I", run.url)
         (token,) = issued.lines

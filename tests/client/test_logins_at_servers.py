@@ -38,7 +38,7 @@ class Server:
     """
 
     port: int = 0
-    good: set[str] = field(default_factory=set)
+    good: set[str | None] = field(default_factory=set)
     session: str | None = None
     lifetime: str = "28800000"
     forgets: bool = False
@@ -151,7 +151,7 @@ async def test_an_id_goes_to_its_own_server_only(server: Server) -> None:
 
 
 async def test_anonymous_needs_no_session(server: Server) -> None:
-    server.good, server.session = {None}, "id-1"  # type: ignore[assignment]  # nobody
+    server.good, server.session = {None}, "id-1"
     async with AuthServer(Anonymous(), INSECURE) as client:
         for _ in range(2):
             await client.info(server.url)

@@ -16,7 +16,6 @@ import pytest
 import trio
 from device_provider import DEVICE_CODE, DeviceProvider, serving
 
-from uftp.client import login_store, oidc
 from uftp.client.login_store import LoginStore, StoredLogin
 from uftp.client.oidc import DEVICE_GRANT, LoginEnded, OidcClient, Provider, Tokens, is_safe_url
 from uftp.client.oidc_login import OidcLogin
@@ -62,7 +61,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             waited.append(seconds)
         await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr(oidc.trio, "sleep", sleep)
+    monkeypatch.setattr(trio, "sleep", sleep)
     return waited
 
 
@@ -305,7 +304,7 @@ def test_a_login_that_cannot_be_written_leaves_the_old_one(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(login_store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LocalFileError, match="No space left"):
         store.save(stored(provider, clock))
     monkeypatch.undo()
@@ -388,7 +387,7 @@ async def test_a_full_disk_does_not_end_a_copy(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(login_store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     for number in (2, 3):
         assert await login.authorization() == f"Bearer access{number}"
         clock.now += 300
