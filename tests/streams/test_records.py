@@ -785,6 +785,24 @@ def test_any_records_are_a_transfer_or_an_error(
     read(options, data[: len(data) - cut], take)
 
 
+def test_keys_that_are_used_up_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uftp.streams.records.sealing.MAX_RECORDS", 2)
+    options = RecordOptions(crypt=True)
+    with pair() as (near, far):
+        writer = RecordWriter(near, options, KEY)
+        for number in (1, 2):
+            send_one(writer, number, b"content")
+        with pytest.raises(ConnectionBroken, match="due"):
+            send_one(writer, 3, b"content")
+        assert writer.broken
+        near.sendall(bytes(writer._out[: writer._filled]) + pack_header(END, 16, 3) + bytes(16))
+        reader = RecordReader(far, options, KEY)
+        for number in (1, 2):
+            assert take_all(reader.begin(number, bound(number))) == b"content"
+        with pytest.raises(Garbled, match="due"):
+            take_all(reader.begin(3, bound(3)))
+
+
 def test_the_trailer_of_a_record_larger_than_the_window() -> None:
     content = os.urandom(MAX_RAW - 200)
     digest = blake3.blake3(content).digest()

@@ -322,7 +322,6 @@ class Pipeline:
         connection = self._connection
         if connection is None or connection.reader.broken or (exchange.incoming and exchange.incoming.ended):
             return
-        exchange.job.aborted = True
         try:
             # Not cancelled by an ABOR, but cut short some time after it: the next transfer needs its beginning.
             exchange.receive().discard(Meter())

@@ -29,6 +29,7 @@ from uftp.protocol.records import (
     MAX_RAW,
     TAG_BYTES,
     ZSTD,
+    RecordError,
     format_reason,
     pack_header,
     pack_header_into,
@@ -140,7 +141,11 @@ class RecordWriter:
             header = pack_header(flags, length, number)
             self._out[start : start + HEADER_BYTES] = header
             body = self._out[start + HEADER_BYTES : start + HEADER_BYTES + length]
-            self._sealer.seal(content, header + bound, body)
+            try:
+                self._sealer.seal(content, header + bound, body)
+            except RecordError as error:
+                self.broken = True
+                raise ConnectionBroken(str(error)) from error
             self._filled = start + HEADER_BYTES + length
         else:
             self._make_room(HEADER_BYTES + (size if size <= _GATHERED_CONTENT else 0))
