@@ -15,7 +15,7 @@ import sys
 from uftpd.cli import main
 
 _PACKAGES = ("uftpd", "hypercorn", "h11", "h2", "wsproto", "cryptography", "argon2", "encodings")
-_NOT = ("asyncio", "__main__")
+_NOT = ("asyncio", "__main__", "migrations.env")  # the last runs inside alembic only
 
 
 def _load_everything() -> None:
