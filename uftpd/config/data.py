@@ -111,7 +111,7 @@ class Limits(_Section, frozen=True):
     copy_sessions_per_user: Count = 32
     sessions: Count = 2000
     spares: Annotated[int, msgspec.Meta(ge=0, le=64)] = 4
-    streams: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    streams: Annotated[int, msgspec.Meta(ge=1, le=256)] = 4
     unproven: Count = 256
     unproven_per_address: Count = 64
     line_bytes: Annotated[int, msgspec.Meta(ge=512, le=65536)] = 16384
