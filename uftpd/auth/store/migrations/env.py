@@ -9,5 +9,11 @@ from alembic import context
 
 from uftpd.auth.store.schema import metadata
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
-context.run_migrations()
+
+def _apply() -> None:
+    context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+    context.run_migrations()
+
+
+if hasattr(context, "config"):  # else somebody only imports this module
+    _apply()
