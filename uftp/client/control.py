@@ -94,7 +94,7 @@ class ControlConnection:
                 self.when_broken()
 
     async def send(self, line: bytes, *, shown: bytes | None = None) -> None:
-        """Send a line.
+        """Send a line, or several with line ends between them.
 
         Args:
             line: without line end.
@@ -103,7 +103,9 @@ class ControlConnection:
         Raises:
             NetworkError, TimedOut: the connection is broken.
         """
-        logger.debug("> %s", (line if shown is None else shown).decode("utf-8", "backslashreplace"))
+        if logger.isEnabledFor(logging.DEBUG):
+            for one in (line if shown is None else shown).split(b"\r\n"):
+                logger.debug("> %s", one.decode("utf-8", "backslashreplace"))
         try:
             with trio.fail_after(self._timeout):
                 await self._stream.send_all(line + b"\r\n")
