@@ -266,6 +266,17 @@ async def test_a_client_without_password_is_no_attacker(tmp_path: Path, autojump
     assert trio.current_time() > start
 
 
+async def test_a_client_without_password_takes_nobodys_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p").write_text(_line("joe", "p"))
+    authenticator = PasswordFileAuthenticator(tmp_path / "p", Login())
+    monkeypatch.setattr(password_module, "MAX_QUEUED", 0)
+    for number in range(40):  # more than are free for one address, and with no thread to be had
+        with pytest.raises(LoginRefused):
+            await authenticator.authenticate(_basic(f"user{number}", "None"))
+    with pytest.raises(ValueError, match="'None' is no password"):
+        password_line("joe", "None", "CN=x")
+
+
 # -- lines of the old form --------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ import trio
 from uftpd.auth.errors import Unavailable
 from uftpd.auth.events import event
 from uftpd.auth.identity.base import Credentials, Identity, LoginRefused
-from uftpd.auth.identity.password_file import PasswordTable, parse_password_file, verify_password
+from uftpd.auth.identity.password_file import NO_PASSWORD, PasswordTable, parse_password_file, verify_password
 from uftpd.auth.identity.throttle import Throttle
 from uftpd.config.login import Login
 from uftpd.watched import WatchedFile
@@ -28,9 +28,6 @@ from uftpd.watched import WatchedFile
 METHOD = "PASSWORD_FILE"
 MAX_QUEUED = 128  # verifications waiting for a thread; at 50 ms each the last one waits for some seconds
 MAX_REMEMBERED = 4096
-
-# What pyuftp and pyunicore send if they know no password (CONTROL-PLANE T6).
-_NO_PASSWORD = b"None"
 
 
 class PasswordFileAuthenticator:
@@ -75,6 +72,9 @@ class PasswordFileAuthenticator:
         if basic is None:
             return None
         user, password = basic
+        if password == NO_PASSWORD:
+            # Neither counted nor verified: what is never slowed must cost nothing, or one peer took all threads.
+            raise LoginRefused("the client sent no password")
         table = self._file.current()
         key = self._memory.key(user, password, self._file.generation)
         # Of several logins with the same words at once, one does the work and the others look at its result.
@@ -100,9 +100,6 @@ class PasswordFileAuthenticator:
             if account is not None and account.salt is not None:
                 self._report_legacy(user)
             return
-        if password == _NO_PASSWORD:
-            self._throttle.uncounted(credentials.address, user)
-            raise LoginRefused("the client sent no password")
         raise LoginRefused(f"wrong name or password for {user[:64]!r}")
 
     def _report_legacy(self, user: str) -> None:

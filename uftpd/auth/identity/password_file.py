@@ -23,6 +23,10 @@ from uftp.protocol.dn import InvalidName, parse_name
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _HASHER = argon2.PasswordHasher()  # Argon2id with the parameters of RFC 9106 for limited memory: 64 MiB, 3 passes
+
+# What pyuftp and pyunicore send if they know no password (CONTROL-PLANE T6): whoever names a user would be that user.
+NO_PASSWORD = b"None"
+
 _MAX_MEMORY_KIB = 1024 * 1024  # a line asking for more is a mistake, and one login with it would hurt
 
 
@@ -126,10 +130,12 @@ def password_line(name: str, password: str | bytes, dn: str) -> str:
     """A complete line for a password file, without line end.
 
     Raises:
-        ValueError: the name or the DN cannot stand in such a file.
+        ValueError: the name or the DN cannot stand in such a file, or the password is none.
     """
     if not name or ":" in name or name.startswith("#") or name != name.strip() or not is_clean(name):
         raise ValueError("a login name must not be empty, hold ':' or control characters, or start with '#'")
+    if password in (NO_PASSWORD, NO_PASSWORD.decode()):
+        raise ValueError("'None' is no password: clients that know none send it")
     line = f"{name}:{hash_password(password)}::{dn}"
     _parse_line(line)
     return line
