@@ -183,6 +183,42 @@ def test_a_hello_in_pieces_with_records_behind_it(shared_node: Node) -> None:
     assert (base / "x").read_bytes() == b"content"
 
 
+def test_commands_are_answered_while_the_client_has_yet_to_connect(shared_node: Node) -> None:
+    base = shared_node.directory()
+    shared_node.file(base / "x", b"content")
+    with record_session(shared_node, base, connect=False) as session:
+        port = session.ftp.passive()
+        for line in ("SIZE x", "PWD", "RANG 0 3", "NOOP"):
+            session.ftp.send(line)
+        session.ftp.send("RETR x")
+        assert [session.ftp.reply()[:3] for _ in range(4)] == [b"213", b"257", b"350", b"200"]
+        data = connect_to(session, port)
+        data.sendall(session.hello())
+        session.attach(data)
+        assert session.ftp.reply() == b"150 OK 3 bytes available for reading.\r\n"
+        assert session.take(session.incoming("RETR x", 0, 3)) == b"con"
+        assert session.ftp.reply() == DONE
+
+
+def test_abor_ends_the_wait_for_a_connection(shared_node: Node) -> None:
+    base = shared_node.directory()
+    with record_session(shared_node, base, connect=False) as session:
+        session.ftp.passive()
+        session.ftp.socket.sendall(b"RETR x\r\nSTOR y\r\nABOR\r\n")
+        assert [session.ftp.reply()[:3] for _ in range(3)] == [b"426", b"426", b"226"]
+        assert session.ftp.command("RETR x").startswith(b"425 "), "the port is given up"
+
+
+def test_a_client_that_goes_before_it_connects_is_not_waited_for(shared_node: Node) -> None:
+    base = shared_node.directory()
+    with record_session(shared_node, base, connect=False) as session:
+        pid = shared_node.session_of(session.ftp)
+        session.ftp.passive()
+        session.ftp.send("RETR x")
+        session.ftp.close()
+        eventually(lambda: pid not in shared_node.children(), what="the session to end")
+
+
 # -- transfers --------------------------------------------------------------------------------------------------------
 
 

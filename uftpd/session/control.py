@@ -83,6 +83,7 @@ class ControlConnection:
         self._wake()
         if self._session.job is not None:
             self._session.job.stop()
+        self._expect_nobody()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -96,8 +97,14 @@ class ControlConnection:
         if self._session.job is not None and not self._said_goodbye:
             self._session.job.stop()
         if self._session.record_mode is not None:
-            self._session.data.break_off()
+            self._session.data.break_off()  # nobody is left who could end a sequence properly
+        self._expect_nobody()
         self._wake()
+
+    def _expect_nobody(self) -> None:
+        """In MODE U lines wait for the client to connect: no longer."""
+        if self._session.record_mode is not None and self._session.data.is_accepting:
+            self._session.data.give_up()
 
     async def _take_lines(self) -> None:
         while True:
@@ -167,17 +174,18 @@ class ControlConnection:
             if not self._lines:
                 return
             if self._session.record_mode is not None and (first := self._lines.first()) and Pipeline.serves(first):
-                await self._serve_pipelined()
+                await self._serve_pipelined(first)
             else:
                 line = self._lines.take()
                 self._wake()
                 await self._execute(line)
             self._active_at = trio.current_time()
 
-    async def _serve_pipelined(self) -> None:
+    async def _serve_pipelined(self, first: Line) -> None:
         """Serve what there is for a thread of its own."""
         session = self._session
-        if session.data.is_accepting:
+        command = command_of(first)
+        if command is not None and command.records and not first.aborted and session.data.is_accepting:
             with trio.CancelScope() as scope:
                 session.job = Job("EPSV", Meter(), scope.cancel)
                 await session.data.settled()

@@ -201,7 +201,7 @@ class Pipeline:
             return False
         # A connection that the client is yet to make is waited for on the event loop.
         command = command_of(line)
-        return command is None or not command.records or not self._session.data.is_accepting
+        return command is None or not command.records or line.aborted or not self._session.data.is_accepting
 
     def _before_waiting(self) -> None:
         self.flush()
