@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import argon2
@@ -130,7 +131,7 @@ async def test_many_logins_at_once_are_verified_once(tmp_path: Path, monkeypatch
     async with trio.open_nursery() as nursery:
         for _ in range(9):
             nursery.start_soon(login)
-    assert found == [Identity("CN=joe,O=x", "PASSWORD_FILE")] * 9
+    assert [replace(identity, proof="") for identity in found] == [Identity("CN=joe,O=x", "PASSWORD_FILE")] * 9
     assert counting.count == 1
 
 

@@ -12,6 +12,7 @@ from fake_node import FakeNode
 from running_auth import DEMO, Running, StartAuth
 
 from uftpd.auth.identity.base import Identity, TokenFacts
+from uftpd.auth.identity.password_file import password_line
 from uftpd.auth.security_sessions import HEADER, LIFETIME_HEADER, SecuritySessions, UnknownSession
 from uftpd.auth.store import sessions
 from uftpd.auth.store.engine import open_store
@@ -74,6 +75,24 @@ async def test_what_the_map_says_counts_at_each_request(start_auth: StartAuth) -
         shown = {HEADER: (await auth.info()).headers[HEADER]}
         (auth.directory / "map.json").write_text(json.dumps({DEMO: {"role": "banned"}}))
         assert (await auth.info(auth=None, headers=shown)).status_code == 403
+
+
+async def test_a_line_that_is_gone_or_changed_ends_its_sessions(start_auth: StartAuth) -> None:
+    async with start_auth() as auth:
+        file = auth.directory / "passwords"
+        lines = {line.partition(":")[0]: line for line in file.read_text().splitlines()}
+        shown = {HEADER: (await auth.info()).headers[HEADER]}
+        other = {HEADER: (await auth.info(auth=("legacy", "test123"))).headers[HEADER]}
+        file.write_text("\n".join(line for name, line in lines.items() if name != "demouser"))
+        assert (await auth.post(auth=None, headers=shown)).status_code == 432
+        assert (await auth.client.get(f"{auth.url}/rest/auth/token", headers=shown)).status_code == 432
+        assert (await auth.post(auth=None, headers=other)).status_code == 200
+        file.write_text("\n".join(lines.values()))
+        assert (await auth.post(auth=None, headers=shown)).status_code == 200
+        file.write_text("\n".join([*lines.values(), password_line("demouser", "changed", DEMO)]))
+        assert (await auth.post(auth=None, headers=shown)).status_code == 432
+        assert auth.node.transfers[-1].user == "user1"
+        assert len(auth.node.transfers) == 2
 
 
 async def test_errors_after_the_login_carry_it_and_refusals_do_not(start_auth: StartAuth) -> None:

@@ -71,6 +71,8 @@ class Callers:
             if len(shown) > 1:
                 raise UnknownSession
             identity, session = await self._sessions.find(shown[0], context.peer)
+            if not self._logins.still_accepts(identity):
+                raise UnknownSession
             if identity.token is not None and await self._revocations.is_revoked(identity.token.jti):
                 raise UnknownSession
         except UnknownSession:

@@ -10,7 +10,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from uftp.protocol.command_port import IPAddress
 
@@ -55,6 +55,8 @@ class Identity:
         preferences: header lines of the user's preferences that are part of the credentials and replace those of the
             request; None if there are none.
         token: what a token of this server says of itself; None for all other credentials.
+        proof: stands for what the login was accepted by, so that the method can look whether it is still there; empty
+            if it cannot.
     """
 
     dn: str
@@ -64,6 +66,7 @@ class Identity:
     expires: float | None = None
     preferences: tuple[str, ...] | None = None
     token: TokenFacts | None = None
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +126,19 @@ class Authenticator(Protocol):
         Raises:
             LoginRefused: of its kind, but not accepted.
         """
+        ...
+
+
+@runtime_checkable
+class Rechecking(Protocol):
+    """A way of logging in that can tell later whether what it accepted still counts.
+
+    Attributes:
+        method: as in its identities.
+    """
+
+    method: str
+
+    def still_accepts(self, identity: Identity) -> bool:
+        """Whether what an identity of this method was accepted by is still there."""
         ...

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from uftp.protocol.dn import InvalidName, canonical
 from uftpd.auth.errors import Refused, RequestError
 from uftpd.auth.events import event, logger
-from uftpd.auth.identity.base import ANONYMOUS_DN, Authenticator, Credentials, Identity, LoginEnded, LoginRefused
+from uftpd.auth.identity.base import (
+    ANONYMOUS_DN,
+    Authenticator,
+    Credentials,
+    Identity,
+    LoginEnded,
+    LoginRefused,
+    Rechecking,
+)
 
 # One text for every reason: a client learns whether it is in, not how far it came.
 _REFUSAL = "Authentication failed: wrong or missing credentials"
@@ -52,6 +60,11 @@ class LoginChain:
             reason="; ".join(reasons) or "no method for these credentials",
         )
         raise Refused(_REFUSAL)
+
+    def still_accepts(self, identity: Identity) -> bool:
+        """Whether what somebody logged in with before still counts, as far as the method can tell."""
+        own = [each for each in self._authenticators if isinstance(each, Rechecking) and each.method == identity.method]
+        return not own or any(each.still_accepts(identity) for each in own)
 
 
 def _check_name(identity: Identity) -> None:

@@ -20,7 +20,13 @@ import trio
 from uftpd.auth.errors import Unavailable
 from uftpd.auth.events import event
 from uftpd.auth.identity.base import Credentials, Identity, LoginRefused
-from uftpd.auth.identity.password_file import NO_PASSWORD, PasswordTable, parse_password_file, verify_password
+from uftpd.auth.identity.password_file import (
+    MARK_CHARACTERS,
+    NO_PASSWORD,
+    PasswordTable,
+    parse_password_file,
+    verify_password,
+)
 from uftpd.auth.identity.throttle import Throttle
 from uftpd.config.login import Login
 from uftpd.watched import WatchedFile
@@ -32,6 +38,8 @@ MAX_REMEMBERED = 4096
 
 class PasswordFileAuthenticator:
     """Basic credentials against a password file that is read again when it changes."""
+
+    method = METHOD
 
     def __init__(
         self,
@@ -87,7 +95,14 @@ class PasswordFileAuthenticator:
                 self._memory.add(key)
             finally:
                 self._running.pop(key).set()
-        return Identity(table.accounts[user].dn, METHOD)
+        account = table.accounts[user]
+        return Identity(account.dn, METHOD, proof=account.mark() + user)
+
+    def still_accepts(self, identity: Identity) -> bool:
+        """Whether the line somebody logged in by is still there, unchanged."""
+        mark, user = identity.proof[:MARK_CHARACTERS], identity.proof[MARK_CHARACTERS:]
+        account = self._file.current().accounts.get(user)
+        return account is not None and account.mark() == mark
 
     async def _verify(self, table: PasswordTable, user: str, password: bytes, credentials: Credentials) -> None:
         if self._threads.statistics().tasks_waiting >= MAX_QUEUED:

@@ -27,6 +27,8 @@ _HASHER = argon2.PasswordHasher()  # Argon2id with the parameters of RFC 9106 fo
 # What pyuftp and pyunicore send if they know no password (CONTROL-PLANE T6): whoever names a user would be that user.
 NO_PASSWORD = b"None"
 
+MARK_CHARACTERS = 32
+
 _MAX_MEMORY_KIB = 1024 * 1024  # a line asking for more is a mistake, and one login with it would hurt
 
 
@@ -45,6 +47,11 @@ class Account:
     dn: str
     hash: str = field(repr=False)
     salt: str | None = field(repr=False)
+
+    def mark(self) -> str:
+        """Stands for the line: that of a changed password or another person is different."""
+        line = f"{self.name}:{self.hash}:{self.salt or ''}:{self.dn}"
+        return hashlib.sha256(line.encode()).hexdigest()[:MARK_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)
