@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_tokens import algorithm_of, forged, made, ssh_token
 
+from uftpd.auth.admin import token_to_revoke
 from uftpd.auth.errors import BadRequest, Refused, RequestError, Unavailable
 from uftpd.auth.identity.base import Credentials, Identity, LoginEnded, read_authorization
 from uftpd.auth.identity.chain import LoginChain
@@ -213,6 +214,21 @@ async def test_a_limited_token_stays_limited(server: Server) -> None:
         assert parse_jwt(text).claims["aud"] == server.credential.dn
     text = server.issuer.issue(await server.entered(server.issuer.issue(JOE, renewable=True)), limited=True)
     assert parse_jwt(text).claims["aud"] == server.credential.dn
+
+
+async def test_a_revoked_token_takes_its_renewals_with_it(server: Server) -> None:
+    first = server.issuer.issue(JOE, renewable=True)
+    second = server.issuer.issue(await server.entered(first), renewable=True)
+    third = server.issuer.issue(await server.entered(second), renewable=True)
+    other = server.issuer.issue(JOE)
+    for token in (first, second, third):
+        assert token_to_revoke({"token": token}, 1000)[0] == parse_jwt(first).claims["jti"]
+    assert parse_jwt(first).claims["exp"] < token_to_revoke({"token": first}, 1000)[1], "renewals outlive it"
+    server.revoked.add(parse_jwt(first).claims["jti"])
+    for token in (first, second, third):
+        with pytest.raises(LoginEnded, match="revoked"):
+            await server.enter(token)
+    assert await server.enter(other)
 
 
 async def test_renewing_comes_to_an_end(tmp_path: Path) -> None:

@@ -238,7 +238,10 @@ def _canonical(subject: str) -> str:
 
 
 def token_to_revoke(parameters: Parameters, longest_seconds: float) -> tuple[str, float]:
-    """Id and end of a token that is given whole, or by its id; then its end is as late as any token's can be.
+    """What to revoke, and until when it matters.
+
+    A token that is given whole is revoked with all that were renewed from the same login; an id, with those renewed
+    from that token if it was the first. Renewals outlive the token, so the end is as late as any token's can be.
 
     Whoever may revoke tokens may write any id there, so the signature is not looked at.
 
@@ -256,10 +259,11 @@ def token_to_revoke(parameters: Parameters, longest_seconds: float) -> tuple[str
         expires = claims.number("exp")
     except (NoToken, LoginRefused):
         raise BadRequest("token: this is no token of an auth server") from None
-    found = claims.text("jti")
+    found = claims.text("chain") or claims.text("jti")
     if not found:
         raise BadRequest("token: it has no id to revoke it by")
-    return found, latest if expires is None else min(expires, latest)
+    alone = not claims.flag("renewable") and not claims.text("chain")
+    return found, min(expires, latest) if alone and expires is not None else latest
 
 
 async def _user_info(server: LogicalServer, account: str) -> str:

@@ -73,8 +73,9 @@ class Callers:
             identity, session = await self._sessions.find(shown[0], context.peer)
             if not self._logins.still_accepts(identity):
                 raise UnknownSession
-            if identity.token is not None and await self._revocations.is_revoked(identity.token.jti):
-                raise UnknownSession
+            for token_id in identity.token.ids() if identity.token is not None else ():
+                if await self._revocations.is_revoked(token_id):
+                    raise UnknownSession
         except UnknownSession:
             self._metrics.security_sessions.labels("unknown").inc()
             raise

@@ -34,12 +34,18 @@ class TokenFacts:
         renewable: it may be used to get another one.
         limited: it is for this server only; so is each one got with it.
         since: Unix seconds of the login at the beginning of the chain of renewals.
+        chain: id of the token at the beginning of that chain; empty if this is it.
     """
 
     jti: str
     renewable: bool
     limited: bool
     since: float
+    chain: str = ""
+
+    def ids(self) -> tuple[str, ...]:
+        """What must not have been revoked: the token, and the one it was renewed from in the first place."""
+        return tuple(found for found in (self.jti, self.chain) if found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 Beside the claims of the protocol, a token of ours has
 
     jti          its id, for revocation
+    chain        the id of the token at the beginning of a chain of renewals: revoking that one ends them all
     auth_time    the login at the beginning of a chain of renewals, which bounds the chain
     attributes   what the way of logging in had preset, role included; without it, `uid` means the role user as well
     servers      the logical servers the login holds for, if not all
@@ -147,16 +148,29 @@ class TokenAuthenticator:
             longest = None if own else float(self._settings.longest_renewal_seconds)
             expires = check_times(token, now, leeway=LEEWAY_SECONDS, longest=longest)
             check_audience(token, self._audience)
-            if token.text("jti") and await self._revocations.is_revoked(token.text("jti")):
-                raise LoginEnded("token: revoked")
-            return _identity(token, expires, own=own)
+            facts = _facts(token)
+            for found in facts.ids():
+                if await self._revocations.is_revoked(found):
+                    raise LoginEnded("token: revoked")
+            return _identity(token, facts, expires, own=own)
         except LoginRefused as refusal:
             raise LoginEnded(str(refusal)) from None
         except (ValueError, InvalidName) as error:
             raise LoginEnded(f"token: {error}") from None
 
 
-def _identity(token: Jwt, expires: float, *, own: bool) -> Identity:
+def _facts(token: Jwt) -> TokenFacts:
+    since = token.number("auth_time") or token.number("iat")
+    return TokenFacts(
+        jti=token.text("jti"),
+        renewable=token.flag("renewable") and since is not None,
+        limited="aud" in token.claims,
+        since=since or 0.0,
+        chain=token.text("chain"),
+    )
+
+
+def _identity(token: Jwt, facts: TokenFacts, expires: float, *, own: bool) -> Identity:
     """Whom a proven token makes.
 
     Raises:
@@ -168,13 +182,6 @@ def _identity(token: Jwt, expires: float, *, own: bool) -> Identity:
         attributes = _attributes(token)
         if "servers" in token.claims:
             servers = token.texts("servers")
-    since = token.number("auth_time") or token.number("iat")
-    facts = TokenFacts(
-        jti=token.text("jti"),
-        renewable=token.flag("renewable") and since is not None,
-        limited="aud" in token.claims,
-        since=since or 0.0,
-    )
     preferences = token.text("preferences")
     return Identity(
         token.text("sub"),
@@ -262,6 +269,8 @@ class TokenIssuer:
             "jti": secrets.token_urlsafe(16),
             "auth_time": int(since),
         }
+        if former is not None and (chain := former.chain or former.jti):
+            claims["chain"] = chain
         if identity.attributes:
             claims["attributes"] = {name: list(values) for name, values in identity.attributes.items()}
         if accounts := identity.attributes.get(ACCOUNT):
@@ -274,7 +283,14 @@ class TokenIssuer:
             claims["renewable"] = "true"
         if limited or (former is not None and former.limited):
             claims["aud"] = credential.dn
-        event("token issued", dn=identity.dn, jti=claims["jti"], seconds=end - now, limited="aud" in claims)
+        event(
+            "token issued",
+            dn=identity.dn,
+            jti=claims["jti"],
+            chain=claims.get("chain"),
+            seconds=end - now,
+            limited="aud" in claims,
+        )
         return credential.sign(json.dumps(claims, separators=(",", ":")).encode())
 
     def _end(self, credential: ServerCredential, lifetime: int | None, now: float) -> float:
