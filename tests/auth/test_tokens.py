@@ -356,6 +356,8 @@ async def test_tokens_of_a_trusted_server_say_who_and_nothing_else(tmp_path: Pat
     assert (renewed.attributes, renewed.servers) == ({}, None)
     with pytest.raises(LoginEnded):
         await server.enter(made(other, sub="CN=Joe", iss=server.credential.dn, etd="true"))
+    with pytest.raises(LoginEnded, match="some servers of its issuer only"):
+        await server.enter(made(other, sub="CN=Joe", iss="CN=OTHER,O=Site", etd="true", servers=["A"]))
     with pytest.raises(LoginEnded, match="ends more than"):
         await server.enter(made(other, sub="CN=Joe", iss="CN=OTHER,O=Site", etd="true", lifetime=10**9))
 

@@ -148,6 +148,9 @@ class TokenAuthenticator:
             longest = None if own else float(self._settings.longest_renewal_seconds)
             expires = check_times(token, now, leeway=LEEWAY_SECONDS, longest=longest)
             check_audience(token, self._audience)
+            if not own and "servers" in token.claims:
+                # Nodes of the other site vouch for that login, and for their own servers only.
+                raise LoginEnded("token: holds for some servers of its issuer only")
             facts = _facts(token)
             for found in facts.ids():
                 if await self._revocations.is_revoked(found):
