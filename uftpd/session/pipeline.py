@@ -261,7 +261,10 @@ class Pipeline:
     # -- transfers --------------------------------------------------------------------------------------------------
 
     def _transfer(self, line: Line, command: Command, refused: Reply | None) -> None:
-        session, connection = self._session, self._connection
+        session = self._session
+        if self._connection is None:
+            self._connection = self._attached()  # the client has connected since this run began
+        connection = self._connection
         self.mode.number += 1
         wanted = session.take_range()
         if connection is None or connection.is_broken():
