@@ -11,7 +11,7 @@ import pytest
 import trio
 from misbehaving_records import BAD_RETR, BAD_STOR, CONTENT, cutting, flipping
 from running_uftp import uftp
-from scripted_records import RecordDialogue, RecordServer, record_server, reply
+from scripted_records import FEATURES, RecordDialogue, RecordServer, record_server, reply
 
 from uftp.client.login import SessionOptions
 from uftp.errors import UFTPError
@@ -191,3 +191,47 @@ def test_exit_codes(case: str, codes: set[int], tmp_path: Path) -> None:
     assert outcome.code in codes
     assert len(outcome.error_lines) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
+async def test_a_second_session_without_digests_carries_what_the_first_one_left(up: bool, tmp_path: Path) -> None:
+    sessions = transfers = 0
+
+    def features(dialogue: RecordDialogue, argument: str) -> None:
+        nonlocal sessions
+        sessions += 1
+        lines = [line for line in FEATURES if sessions == 1 or line != "MODE U DIGEST BLAKE3"]
+        dialogue.say("211-Features:\r\n" + "".join(f" {line}\r\n" for line in lines) + "211 END")
+
+    def broken(dialogue: RecordDialogue, argument: str) -> None:
+        nonlocal transfers
+        transfers += 1
+        if transfers == 20:
+            dialogue.hang_up()
+        elif up:
+            dialogue.store(argument)
+        else:
+            dialogue.retrieve(argument)
+
+    def size(dialogue: RecordDialogue, argument: str) -> None:
+        dialogue.say(f"213 {len(dialogue.files[dialogue.name(argument)])}")
+
+    actions = {"FEAT": features, "STOR" if up else "RETR": broken, "MLST": directory, "SIZE": size}
+    source = tmp_path / "source"
+    source.mkdir()
+    with record_server(actions, files={} if up else SMALL_FILES) as server:
+        options = CopyOptions(recursive=True, threads=1)
+        if up:
+            for name, content in SMALL_FILES.items():
+                (source / os.fsdecode(name.rpartition(b"/")[2])).write_bytes(content)
+            summary = await copy_files([f"{source}/"], f"{server.url}/d", access=QUICK, options=options)
+            there = server.files
+        else:
+            summary = await copy_files([f"{server.url}/d/"], str(source), access=QUICK, options=options)
+            there = contents(source)
+        assert sessions > 1
+        # The one at which the session broke may have failed with it.
+        assert summary.files + summary.failed == 300
+        assert summary.failed <= 1
+        assert len(there) == summary.files
+        assert all(content == SMALL_FILES[name] for name, content in there.items())

@@ -68,7 +68,8 @@ class Bundle:
                     # No session, or no data connection: that is the answer for one file, and the next one tries anew.
                     self._fail(self._waiting.popleft(), error)
                 if not self.possible:
-                    return [first]
+                    # So may a later session turn out, after one that broke: then others are waiting, too.
+                    return [(task, Piece(0, task.length)) for task in self._waiting] + self._aside
         finally:
             for transfer, task in self._under_way.items():
                 self._count(transfer, task)
