@@ -556,7 +556,8 @@ def test_loading_it_before_a_fork_starts_no_thread() -> None:
     script = (
         "import os, sys; import uftp, uftp.streams, uftp.cli.main; assert 'numpy' not in sys.modules;"
         "from uftpd.session import table; assert 'numpy' not in sys.modules;"
-        "from uftpd.data import spawner; assert 'numpy' in sys.modules; assert 'OPENBLAS_NUM_THREADS' not in os.environ;"
+        "from uftpd.data import spawner; assert 'numpy' in sys.modules;"
+        "assert 'OPENBLAS_NUM_THREADS' not in os.environ;"
         "print(len(os.listdir('/proc/self/task')))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
