@@ -21,7 +21,7 @@ from record_ftp import KEY, PLAIN, RecordFtp
 
 from uftp.protocol.command_port import Access
 from uftp.protocol.record_mode import RecordOptions, format_options, make_hello
-from uftp.protocol.records import ABORT, END, MAX_CONTENT, MAX_RAW, pack_header, pack_trailer
+from uftp.protocol.records import ABORT, END, HOLE, MAX_CONTENT, MAX_RAW, pack_header, pack_hole, pack_trailer
 from uftp.streams import Meter
 from uftp.streams.records import Aborted
 
@@ -431,6 +431,15 @@ def test_a_full_disk_is_452_and_leaves_nothing(shared_node: Node) -> None:
             assert session.store("STOR small/x", os.urandom(400_000)).startswith(b"150 OK\r\n452 ")
             assert os.listdir(small) == []
             assert session.store("STOR small/x", b"fits") == b"150 OK\r\n" + DONE
+        with record_session(shared_node, base, RecordOptions(sparse=True)) as session:
+            session.ftp.send("APPE small/x")
+            number, _ = session.count("APPE small/x")
+            assert session.data is not None
+            hole = pack_header(HOLE, 8, number) + pack_hole(400_000)
+            session.data.sendall(hole + pack_header(END, 0, number))
+            assert session.ftp.reply() == b"150 OK\r\n"
+            assert session.ftp.reply().startswith(b"452 ")
+            assert (small / "x").read_bytes() == b"fits", "the zeros of an appended hole are cut off again"
     finally:
         subprocess.run(["umount", str(small)], check=True)
 

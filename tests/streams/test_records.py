@@ -426,6 +426,56 @@ def test_a_hole_in_an_appended_file_is_written_out() -> None:
     read(options, data, take)
 
 
+def test_writing_out_a_hole_can_be_stopped_and_is_counted() -> None:
+    """A few bytes of a peer may stand for zeros without end."""
+    data = pack_header(HOLE, 8, 1) + pack_hole(2**60) + pack_header(END, 0, 1)
+
+    class StoppedMeanwhile(Meter):
+        @property
+        def cancelled(self) -> bool:
+            return os.fstat(target).st_size > 3_000_000
+
+        @cancelled.setter
+        def cancelled(self, value: bool) -> None: ...
+
+    def take(reader: RecordReader) -> None:
+        incoming = reader.begin(1)
+        with pytest.raises(Cancelled):
+            incoming.to_file(target, 0, None, StoppedMeanwhile())
+        assert incoming.written == os.fstat(target).st_size < 2**30
+
+    with tempfile.NamedTemporaryFile() as file:
+        target = os.open(file.name, os.O_WRONLY | os.O_APPEND)
+        try:
+            read(RecordOptions(sparse=True), data, take)
+        finally:
+            os.close(target)
+
+
+def test_a_hole_no_file_can_have_is_refused_before_it_is_hashed() -> None:
+    """Hashing its zeros would take decades."""
+    data = pack_header(HOLE, 8, 1) + pack_hole(2**62) + pack_header(END, 32, 1) + bytes(32)
+
+    def take(reader: RecordReader) -> None:
+        with tempfile.TemporaryFile() as target, pytest.raises(OSError, match=r"too large|Invalid"):
+            reader.begin(1).to_file(target.fileno(), 2**62, None, Meter())
+
+    read(RecordOptions(sparse=True, digest=True), data, take)
+
+
+def test_a_rate_is_not_for_holes() -> None:
+    slept: list[float] = []
+    limit = RateLimit(1_000_000, clock=lambda: sum(slept), sleep=slept.append)
+    data = pack_header(HOLE, 8, 1) + pack_hole(2**40) + pack_header(END, 5, 1) + b"bytes"
+
+    def take(reader: RecordReader) -> None:
+        with tempfile.TemporaryFile() as target:
+            assert reader.begin(1).to_file(target.fileno(), 0, None, Meter(), limit) == 2**40 + 5
+        assert sum(slept) < 1
+
+    read(RecordOptions(sparse=True), data, take)
+
+
 @pytest.mark.parametrize("length", [0, 2**63, 2**64 - 1])
 def test_impossible_holes_are_refused(length: int) -> None:
     data = pack_header(HOLE, 8, 1) + length.to_bytes(8, "big") + pack_header(END, 0, 1)

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
@@ -92,44 +92,46 @@ class HoleWriter:
         # There every write goes to the end, wherever that is by now.
         self._appending = bool(fcntl.fcntl(target, fcntl.F_GETFL) & os.O_APPEND)
 
-    def write(self, offset: int, length: int) -> None:
+    def write(self, offset: int, length: int, wrote: Callable[[int], None]) -> None:
         """Make `length` bytes from `offset` read as zeros, without space where that can be.
+
+        Args:
+            offset, length: bytes.
+            wrote: told, piece by piece, how many bytes are done. What it raises ends the work: zeros that must be
+                written out may take long, and a peer names any number of them in a few bytes.
 
         Raises:
             OSError: writing failed.
         """
         if not self._regular:
-            return  # /dev/null
+            wrote(length)  # /dev/null
+            return
         if self._appending:
-            self._write_zeros(offset, length)
+            self._write_zeros(offset, length, wrote)
             return
         end = offset + length
         old = os.fstat(self._target).st_size
-        inside = min(end, old) - offset
-        if inside > 0:
-            self._clear(offset, inside)
+        inside = max(0, min(end, old) - offset)
+        if inside:
+            self._clear(offset, inside, wrote)
         if end > old:
             # One byte, and not a truncate: another session may be writing beyond, and a size read before is old.
-            _write_all(self._target, _ZEROS[:1], end - 1)
+            os.pwrite(self._target, _ZEROS[:1], end - 1)
+            wrote(length - inside)
 
-    def _clear(self, offset: int, length: int) -> None:
-        if not _punch(self._target, offset, length):
-            self._write_zeros(offset, length)
+    def _clear(self, offset: int, length: int, wrote: Callable[[int], None]) -> None:
+        if _punch(self._target, offset, length):
+            wrote(length)
+        else:
+            self._write_zeros(offset, length, wrote)
 
-    def _write_zeros(self, offset: int, length: int) -> None:
+    def _write_zeros(self, offset: int, length: int, wrote: Callable[[int], None]) -> None:
+        zeros = memoryview(_ZEROS)
         while length > 0:
-            count = min(length, len(_ZEROS))
-            _write_all(self._target, memoryview(_ZEROS)[:count], offset)
+            count = os.pwrite(self._target, zeros[: min(length, len(zeros))], offset)
+            wrote(count)
             offset += count
             length -= count
-
-
-def _write_all(target: int, data: memoryview | bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(target, view, offset)
-        view = view[count:]
-        offset += count
 
 
 @cache

@@ -303,11 +303,15 @@ class RecordIncoming:
                 at += count
                 self.written += count
 
+        def wrote(count: int) -> None:
+            self.written += count
+            if meter.cancelled:
+                raise Cancelled
+
         def skip(count: int, position: int) -> None:
             nonlocal holes
             holes = holes or HoleWriter(target)
-            holes.write(offset + position, count)
-            self.written += count
+            holes.write(offset + position, count, wrote)
 
         return self._consume(write, skip, length, meter, limit)
 
@@ -390,6 +394,9 @@ class RecordIncoming:
                 count = self._take_content(write, taken, wanted)
             elif self._zeros:
                 count = self._take_zeros(skip, taken, wanted, meter)
+                taken += count
+                meter.moved += count
+                continue  # they have not moved: a rate is not for them
             else:
                 count = self._take_streamed(write, taken, wanted, meter, limit)
             taken += count
@@ -409,6 +416,8 @@ class RecordIncoming:
 
     def _take_zeros(self, skip: _Skip | None, position: int, wanted: int | None, meter: Meter) -> int:
         count = self._zeros if wanted is None else min(wanted, self._zeros)
+        if skip is not None:
+            skip(count, position)  # first, since a file system that cannot hold so many says so at once
         if self._digest is not None:
             left = count
             while left > 0:
@@ -416,8 +425,6 @@ class RecordIncoming:
                     raise Cancelled
                 self._digest.update(memoryview(_ZEROS)[: min(left, len(_ZEROS))])
                 left -= len(_ZEROS)
-        if skip is not None:
-            skip(count, position)
         self._zeros -= count
         return count
 
