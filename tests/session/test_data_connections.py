@@ -54,3 +54,30 @@ async def test_a_session_outlives_a_shortage_of_descriptors(monkeypatch: pytest.
             with socket.create_connection(("127.0.0.1", port)):
                 assert (await connections.link(5)).connections[0].getsockname()[1] == port
             await connections.close()
+
+
+async def test_a_hello_that_comes_when_the_port_is_given_up_ends_nothing_else() -> None:
+    async def want_port() -> int:
+        return 0
+
+    async def return_port(port: int, busy: bool) -> None:
+        pass
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            connections = DataConnections(SETTINGS, nursery, want_port, return_port)
+
+            async def greet(connection: trio.socket.SocketType) -> bytes:
+                await connection.recv(5)
+                connections.give_up()  # the next EPSV, in the same step of the event loop
+                return b"nonce"
+
+            connections.greeter = greet
+            port = await connections.listen()
+            with trio.socket.socket() as client:
+                await client.connect(("127.0.0.1", port))
+                await client.send(b"hello")
+                assert await client.recv(1) == b"", "it is turned away"
+            assert connections.connection is None
+            assert connections.nonce == b""
+            await connections.close()

@@ -194,19 +194,21 @@ class DataConnections:
         greetings: trio.Nursery,
     ) -> None:
         nonce = b""
+        ours = False
         scope = trio.CancelScope()
         slot.greeting.append(scope)
         try:
             with scope:
                 nonce = await greeter(connection)
+            # Meanwhile another may have proved to be the client's, or nobody wants one any more.
+            ours = bool(nonce) and slot.connection is None and not slot.scope.cancel_called
         finally:
             slot.greeting.remove(scope)
-            if not nonce or slot.connection is not None or slot.scope.cancel_called:
+            if not ours:
                 connection.close()
-        if nonce and slot.connection is None:
+        if ours and slot.take(connection):
             self.nonce = nonce
-            if slot.take(connection):
-                greetings.cancel_scope.cancel()
+            greetings.cancel_scope.cancel()
 
     async def link(self, stall_seconds: float) -> Link:
         """The connections, once the client has made them, fit for a pump. They stay in this object's care.
