@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -252,6 +253,28 @@ def pax(records: bytes, kind: bytes = b"x") -> bytes:
 def test_tar_headers_that_make_no_sense(data: bytes, message: str) -> None:
     with pytest.raises(ArchiveError, match=message):
         parse(parse_tar, data + END)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g"])
+def test_tar_headers_without_end_take_no_memory(kind: bytes) -> None:
+    """Each is within its limit, and no member ever comes."""
+    source, found = ArchiveInput(), Collected()
+    run = parse_tar(source, found)
+    next(run)
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            value = b"%d" % number * 200_000
+            for key in (b"key%d" % number, b"GNU.sparse.%d" % number, b"mtime"):
+                body = b" " + key + b"=" + value + b"\n"
+                run.send(memoryview(pax(b"%d" % (len(body) + 6) + body, kind)))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * 1024 * 1024, kept
+    with pytest.raises(StopIteration):
+        run.send(memoryview(entry("f") + END[:512]))
+    assert found.files == {"f": b""} or found.problems == [("f", "is a sparse file of an old form")]
 
 
 def test_tar_names_that_are_too_long_are_refused_one_by_one() -> None:

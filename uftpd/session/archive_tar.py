@@ -20,6 +20,11 @@ _MAX_LONG_NAME: Final = 64 * 1024
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_SPARSE_PARTS: Final = 1_000_000  # 16 MiB of numbers; a file with more holes is not kept
 _NANOSECONDS: Final = 10**9
+_MAX_KEPT: Final = 2 * MAX_NAME  # bytes of a value; what is cut is too long for a name, and no number
+_SPARSE: Final = b"GNU.sparse."
+_KEYS: Final = frozenset(
+    (b"path", b"linkpath", b"size", b"mtime", *(_SPARSE + k for k in (b"name", b"major", b"minor", b"realsize")))
+)
 _RECORD = re.compile(rb"([0-9]{1,8}) ([^=\n]{1,256})=", re.DOTALL)
 _TIME = re.compile(rb"(-?[0-9]{1,12})(?:\.([0-9]{1,30}))?")
 
@@ -79,9 +84,9 @@ def parse_tar(source: ArchiveInput, members: Members) -> Parse[None]:
         elif header.kind == b"K":  # the long target of a link, which is refused
             yield from source.skip(_padded(header.size))
         elif header.kind in (b"x", b"X"):
-            ahead.pax.update(parse_pax((yield from _metadata(source, header.size, _MAX_PAX))))
+            ahead.pax.update(_of_use(parse_pax((yield from _metadata(source, header.size, _MAX_PAX)))))
         elif header.kind == b"g":
-            defaults.update(parse_pax((yield from _metadata(source, header.size, _MAX_PAX))))
+            defaults.update(_of_use(parse_pax((yield from _metadata(source, header.size, _MAX_PAX)))))
             if defaults.keys() & {b"path", b"size", b"linkpath"}:
                 raise ArchiveError("a header for all members sets a name or a size")
         else:
@@ -163,6 +168,14 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     return found
 
 
+def _of_use(records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Those that are looked at, and short: any number of headers may follow each other, and what they say is kept."""
+    found = {key: value[:_MAX_KEPT] for key, value in records.items() if key in _KEYS}
+    if any(key.startswith(_SPARSE) for key in records):
+        found.setdefault(_SPARSE, b"")  # of whatever form
+    return found
+
+
 def _complete(header: _Header, long_name: bytes | None) -> None:
     pax = header.pax
     if long_name is not None:
@@ -220,7 +233,7 @@ def _data(source: ArchiveInput, size: int, offset: int, members: Members) -> Par
 
 
 def _is_sparse(header: _Header) -> bool:
-    return header.kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in header.pax)
+    return header.kind == b"S" or _SPARSE in header.pax
 
 
 def _sparse_member(source: ArchiveInput, header: _Header, member: Member, members: Members) -> Parse[None]:
