@@ -179,6 +179,20 @@ async def test_a_busy_server_says_so(start_auth: StartAuth) -> None:
                 statuses.add((await auth.info(auth=None)).status_code)
 
 
+async def test_a_peer_that_does_not_read_is_left(start_auth: StartAuth) -> None:
+    async with start_auth(extra="[limits]\nidle_seconds = 0.1\nrequests = 1") as auth, _connection(auth) as stream:
+
+        async def ask_for_ever() -> None:
+            while True:  # replies fill all buffers; then the server stops reading, and these too
+                await stream.send_all(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+
+        with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
+            await ask_for_ever()
+        with trio.fail_after(10):
+            while (await auth.info(auth=None)).status_code == 503:  # until its place is free again
+                pass
+
+
 async def test_junk_instead_of_tls_or_http(start_auth: StartAuth) -> None:
     async with start_auth() as auth:
         port = int(auth.url.rpartition(":")[2])

@@ -16,10 +16,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import hypercorn.protocol
+import hypercorn.trio.run
 import trio
 from hypercorn.config import Config as HttpConfig
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve as serve_http
+from hypercorn.trio.tcp_server import TCPServer
 
 from uftpd.auth.edge import HEADERS_OF_ALL
 from uftpd.auth.events import event
@@ -36,6 +39,7 @@ from uftpd.config.toml import ConfigError, HostPort
 from uftpd.events import configure
 
 BACKLOG = 512
+SEND_BYTES = 64 * 1024  # a peer has `limits.idle_seconds` to take so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,37 @@ class _OnlyHttp11(H11Protocol):
 
 
 hypercorn.protocol.H11Protocol = _OnlyHttp11  # type: ignore[attr-defined]
+
+
+class _BoundedSends(TCPServer):
+    """A connection whose peer has to take what it asked for.
+
+    Hypercorn lets no time limit and no shutdown end a write: a peer that stops reading would keep its connection, and
+    its place among the requests served at once, for ever.
+    """
+
+    async def protocol_send(self, event: object) -> None:
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)  # type: ignore[arg-type]  # whatever hypercorn hands on
+            return
+        async with self.send_lock:
+            data = memoryview(event.data)
+            try:
+                while data:  # piece by piece, so that a large reply has no less time than a small one
+                    # Shielded: half a record of TLS would spoil the connection, and the request may go on without it.
+                    with trio.fail_after(self.config.keep_alive_timeout, shield=True):
+                        await self.stream.send_all(data[:SEND_BYTES])
+                    data = data[SEND_BYTES:]
+            except trio.TooSlowError:
+                await trio.aclose_forcefully(self.stream)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            else:
+                return
+        await self.protocol.handle(Closed())
+
+
+hypercorn.trio.run.TCPServer = _BoundedSends  # type: ignore[attr-defined]
 
 
 class _HttpConfig(HttpConfig):
