@@ -92,6 +92,20 @@ def _request_id(scope: Scope) -> str:
     return secrets.token_hex(8)
 
 
+def _check_framing(scope: Scope) -> None:
+    """Refuse a body with two lengths, and all that comes behind it on this connection (RFC 9112 section 6.1).
+
+    A proxy that goes by the other length would take what is in the body for nobody's, and we for the proxy's word.
+
+    Raises:
+        BadRequest: there are two.
+    """
+    names = {key.lower() for key, _ in scope["headers"]}
+    if {b"transfer-encoding", b"content-length"} <= names:
+        text = "Content-Length and Transfer-Encoding exclude each other"
+        raise BadRequest(text, headers={"Connection": "close"})
+
+
 def _complete(headers: Iterable[tuple[bytes, bytes]], context: RequestContext) -> list[tuple[bytes, bytes]]:
     """The headers of a reply, with those every reply has; what a resource set itself stands."""
     found = [*headers, (b"x-request-id", context.request_id.encode())]
@@ -167,6 +181,7 @@ class Edge:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> Response | None:
         """Run the inner application; what it raises becomes the reply to send."""
         try:
+            _check_framing(scope)
             try:
                 self._places.acquire_on_behalf_of_nowait(context)
             except trio.WouldBlock:
