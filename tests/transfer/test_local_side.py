@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from uftp.streams import Meter, PlainIncoming, PlainOutgoing
+from uftp.streams import Cancelled, Meter, PlainIncoming, PlainOutgoing, StreamError
 from uftp.transfer.local import LocalTree, Nowhere, Source, Stream, open_target
 
 
@@ -131,6 +132,37 @@ def test_a_pipe_is_sent_from_an_offset_and_to_a_length() -> None:
         left.shutdown(socket.SHUT_WR)
         assert right.recv(100) == b"3456"
     source.close()
+
+
+def test_a_pipe_is_used_once() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"first")
+    source, target = Source(reader), Stream(writer, owned=False)
+    left, right = socket.socketpair()
+    with left, right:
+        send = source.sender(0, 5)
+        send(PlainOutgoing(left), Meter())
+        os.write(writer, b"second")
+        with pytest.raises(StreamError, match="cannot be read again"):
+            send(PlainOutgoing(left), Meter())
+        assert right.recv(100) == b"first"
+    receive(target.receiver(0), b"data")
+    with pytest.raises(StreamError, match="cannot be taken back"):
+        receive(target.receiver(0), b"data")
+    os.close(writer)
+    assert os.read(reader, 100) == b"seconddata"
+    source.close()
+
+
+def test_waiting_for_the_writer_of_a_named_pipe_ends_when_told_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with contextlib.closing(Source.open(os.fsencode(tmp_path / "pipe"))) as source:
+        assert source.size is None
+        meter = Meter()
+        meter.cancelled = True
+        left, right = socket.socketpair()
+        with left, right, pytest.raises(Cancelled):
+            source.sender(0, None)(PlainOutgoing(left), meter)
 
 
 def test_a_source_that_is_written_to_meanwhile_is_noticed(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from uftp.streams import (
     Meter,
     Outgoing,
     PartFile,
+    StreamError,
 )
 
 _POLL_MILLISECONDS: Final = 250  # how soon a pump that waits for a pipe notices that it is cancelled
@@ -135,12 +136,19 @@ class Stream:
     def __init__(self, fd: int, *, owned: bool) -> None:
         self._fd = fd
         self._owned = owned
+        self._used = False
 
     def receiver(self, offset: int) -> Receive:
         return self._receive
 
     def _receive(self, incoming: Incoming, length: int | None, meter: Meter, /) -> int:
-        return incoming.to_chunks(lambda block: _write_stream(self._fd, block, meter), length, meter)
+        def write(block: memoryview) -> None:
+            self._used = True
+            _write_stream(self._fd, block, meter)
+
+        if self._used:
+            raise StreamError("the connection broke, and what was written cannot be taken back")
+        return incoming.to_chunks(write, length, meter)
 
     def finish(self, *, mtime_ns: int | None, permissions: int | None) -> None:
         self.discard()
@@ -283,6 +291,7 @@ class Source:
     def __init__(self, fd: int, *, owned: bool = True) -> None:
         self._fd = fd
         self._owned = owned
+        self._used = False
         found = os.fstat(fd)
         if stat.S_ISDIR(found.st_mode):
             self.close()
@@ -301,7 +310,10 @@ class Source:
         Raises:
             OSError: it cannot be read.
         """
-        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        # Without blocking: a named pipe that nobody writes to yet would hold the thread for good.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(fd, True)
+        return cls(fd)
 
     def is_unchanged(self) -> bool:
         """Whether a file is what it was when it was opened, by size and time of last change. Pipes always are."""
@@ -309,40 +321,45 @@ class Source:
         return not stat.S_ISREG(now.st_mode) or (now.st_size, now.st_mtime_ns) == (self.size, self.mtime_ns)
 
     def sender(self, offset: int, length: int | None) -> Send:
-        """What sends `length` bytes from `offset` on; None for all there are."""
+        """What sends `length` bytes from `offset` on; None for all there are.
+
+        Called again after it has read from a pipe, as after a broken connection, it raises StreamError.
+        """
 
         def send(outgoing: Outgoing, meter: Meter, /) -> None:
             if self.parallel and length is not None:
                 outgoing.from_file(self._fd, offset, length, meter)
-            else:
-                _send_stream(self._fd, offset, length, outgoing, meter)
+                return
+            if self._used:
+                raise StreamError("the connection broke, and what was read from a pipe cannot be read again")
+            self._send_stream(offset, length, outgoing, meter)
 
         return send
+
+    def _send_stream(self, skip: int, length: int | None, outgoing: Outgoing, meter: Meter) -> None:
+        remaining = length
+        while remaining is None or remaining > 0 or skip > 0:
+            if meter.cancelled:
+                raise Cancelled
+            if not _ready(self._fd, select.POLLIN):
+                continue
+            wanted = skip or remaining
+            data = os.read(self._fd, BLOCK if wanted is None else min(BLOCK, wanted))
+            self._used = True
+            if not data:
+                return
+            if skip:
+                skip -= len(data)
+                continue
+            outgoing.from_bytes(data, meter)
+            if remaining is not None:
+                remaining -= len(data)
 
     def close(self) -> None:
         """Close it. May be called more than once."""
         if self._owned and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def _send_stream(fd: int, skip: int, length: int | None, outgoing: Outgoing, meter: Meter) -> None:
-    remaining = length
-    while remaining is None or remaining > 0 or skip > 0:
-        if meter.cancelled:
-            raise Cancelled
-        if not _ready(fd, select.POLLIN):
-            continue
-        wanted = skip or remaining
-        data = os.read(fd, BLOCK if wanted is None else min(BLOCK, wanted))
-        if not data:
-            return
-        if skip:
-            skip -= len(data)
-            continue
-        outgoing.from_bytes(data, meter)
-        if remaining is not None:
-            remaining -= len(data)
 
 
 def local_error(error: OSError, path: bytes | str, action: str) -> LocalFileError:
