@@ -4,17 +4,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 import trio
 from misbehaving_records import BAD_RETR, BAD_STOR, CONTENT, cutting, flipping
-from running_uftp import uftp
+from running_uftp import UFTP, environment, uftp
 from scripted_records import FEATURES, RecordDialogue, RecordServer, record_server, reply
 
 from uftp.client.login import SessionOptions
 from uftp.errors import UFTPError
+from uftp.streams import Meter, StreamError
 from uftp.transfer.copy import Access, copy_files
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.results import CopyState, CopySummary, FileResult
@@ -213,9 +218,6 @@ async def test_a_second_session_without_digests_carries_what_the_first_one_left(
         else:
             dialogue.retrieve(argument)
 
-    def size(dialogue: RecordDialogue, argument: str) -> None:
-        dialogue.say(f"213 {len(dialogue.files[dialogue.name(argument)])}")
-
     actions = {"FEAT": features, "STOR" if up else "RETR": broken, "MLST": directory, "SIZE": size}
     source = tmp_path / "source"
     source.mkdir()
@@ -235,3 +237,53 @@ async def test_a_second_session_without_digests_carries_what_the_first_one_left(
         assert summary.failed <= 1
         assert len(there) == summary.files
         assert all(content == SMALL_FILES[name] for name, content in there.items())
+
+
+def missing(dialogue: RecordDialogue, argument: str) -> None:
+    """MLST where nothing is."""
+    dialogue.say("550 no such file")
+
+
+def size(dialogue: RecordDialogue, argument: str) -> None:
+    """SIZE."""
+    dialogue.say(f"213 {len(dialogue.files[dialogue.name(argument)])}")
+
+
+async def test_a_named_pipe_is_opened_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[CONTENT])
+    with record_server({"MLST": missing, "SIZE": size}) as server:
+        writer.start()
+        await copy_files([str(pipe)], f"{server.url}/f", access=QUICK)
+        writer.join()
+        assert list(server.files.values()) == [CONTENT]
+
+
+def test_what_was_read_from_a_pipe_is_not_left_out_by_a_second_try(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    tries = 0
+
+    def lost(dialogue: RecordDialogue, argument: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            incoming = dialogue.reader.begin(dialogue.number, dialogue.binding)
+            os.write(write, bytes(capacity))  # which takes until the client has read what was there
+            dialogue.say("425 no data connection")
+            with contextlib.suppress(StreamError):
+                incoming.discard(Meter())
+            os.close(write)
+            return
+        dialogue.store(argument)
+
+    capacity = fcntl.fcntl(write, fcntl.F_GETPIPE_SZ)
+    os.write(write, bytes(capacity))
+    with record_server({"STOR": lost, "MLST": missing, "SIZE": size}) as server:
+        done = subprocess.run(
+            [UFTP, "cp", "-", f"{server.url}/f"], stdin=read, capture_output=True, timeout=60, env=environment()
+        )
+        os.close(read)
+        assert done.returncode == 9
+        assert b"cannot be read again" in done.stderr
+        assert not any(server.files.values())

@@ -46,6 +46,9 @@ class Download(FileTask):
         open_it: opens the target, in a thread.
         source, target: for messages and results.
         ranges: whether the server moves parts of files.
+
+    Attributes:
+        special: whether the target is a pipe or a device.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Download(FileTask):
         self._whole = options.byte_range is None
         self.splittable = ranges
         self.small = self._whole and info.size <= SMALL
+        self.special = False
 
     async def prepare(self, session: FTPSession) -> None:
         if self._whole and self.pieces > 1:
@@ -85,8 +89,10 @@ class Download(FileTask):
             self._before = await session.stat(self._path)
             if self._before.size != self.length:
                 raise self._changed()
+        self.discard()
         try:
-            self._to = await trio.to_thread.run_sync(self._open)
+            # The other end of a named pipe may never be opened; of a file, an abandoned thread could leave a part.
+            self._to = await trio.to_thread.run_sync(self._open, abandon_on_cancel=self.special)
         except OSError as error:
             raise local_error(error, self.target, "write there") from error
 
@@ -108,6 +114,7 @@ class Download(FileTask):
 
         def receive(incoming: Incoming, length: int | None, meter: Meter, /) -> int:
             self.began = time.monotonic()
+            self.discard()  # of an attempt whose connection broke
             try:
                 self._to = self._open()
             except OSError as error:
@@ -262,6 +269,7 @@ class DownloadPlan:
         url: of the server, for messages.
         roots: what to bring.
         target: local path.
+        several: whether more than one source was named.
 
     Raises:
         UsageError: see `uftp.transfer.plan.place`.
@@ -277,6 +285,7 @@ class DownloadPlan:
         target: bytes,
         *,
         ranges: bool,
+        several: bool = False,
     ) -> None:
         self._pool = pool
         self._state = state
@@ -287,7 +296,11 @@ class DownloadPlan:
         self._infos = {root.path: info for root, info in roots}
         is_dir = os.path.isdir(target)
         self._placement: Placement = place(
-            [root for root, _ in roots], target=target, target_is_dir=is_dir, target_exists=os.path.exists(target)
+            [root for root, _ in roots],
+            target=target,
+            target_is_dir=is_dir,
+            target_exists=os.path.exists(target),
+            several=several,
         )
         self._tree = LocalTree(target)
         self._directories: list[tuple[bytes, FileInfo]] = []
@@ -357,6 +370,7 @@ class DownloadPlan:
             return
         if not relative and await trio.to_thread.run_sync(_is_special, self._target):
             task.small = False
+            task.special = True
             task.splittable = task.splittable and await trio.to_thread.run_sync(_is_null, self._target)
         await offer(task)
 

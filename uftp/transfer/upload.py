@@ -97,10 +97,12 @@ class Upload(FileTask):
             self._size: int | None = size
             self.splittable = dialect.has_ranges
         else:
-            with contextlib.closing(self._open()) as found:
-                self._size = found.size
-                self.splittable = found.parallel and dialect.has_ranges
-                endless = found.size is None and found.parallel
+            self._from = found = self._open()
+            self._size = found.size
+            self.splittable = found.parallel and dialect.has_ranges
+            endless = found.size is None and found.parallel
+            if found.size is not None or endless:
+                self.discard()  # until its turn comes; of a pipe the writer would see the end
         self._first = 0
         self.length = self._size
         if options.byte_range is not None:
@@ -129,7 +131,8 @@ class Upload(FileTask):
             raise local_error(error, self._path, "read it") from error
 
     async def prepare(self, session: FTPSession) -> None:
-        self._from = await trio.to_thread.run_sync(self._open)
+        if self._from is None:
+            self._from = await trio.to_thread.run_sync(self._open)
         if self._from.size != self._size and self._options.byte_range is None:
             if self.pieces > 1:
                 raise TransferFailed(f"{self.source}: the file changed while it was copied; copy it again")
@@ -244,6 +247,7 @@ class Upload(FileTask):
     def discard(self) -> None:
         if self._from is not None:
             self._from.close()
+            self._from = None
 
     def leaves_remote_part(self) -> bool:
         return self._part is not None and self._stored
@@ -329,6 +333,7 @@ class UploadPlan:
         info: of the target, None if it is not there.
         roots: what to bring.
         dialect: of the server.
+        several: whether more than one source was named.
 
     Raises:
         UsageError: see `uftp.transfer.plan.place`, or standard input without a file name to store it as.
@@ -344,6 +349,7 @@ class UploadPlan:
         roots: Sequence[Root],
         *,
         dialect: Dialect,
+        several: bool = False,
     ) -> None:
         self._pool = pool
         self._state = state
@@ -352,7 +358,11 @@ class UploadPlan:
         self._info = info
         self._dialect = dialect
         self._placement: Placement = place(
-            roots, target=url.path, target_is_dir=info is not None and info.is_dir, target_exists=info is not None
+            roots,
+            target=url.path,
+            target_is_dir=info is not None and info.is_dir,
+            target_exists=info is not None,
+            several=several,
         )
         if self._placement.into_directory and any(root.path == STANDARD_INPUT_NAME for root in roots):
             raise UsageError(f"{url.display()}: is a directory; give standard input a file name there")
