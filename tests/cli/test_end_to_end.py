@@ -112,6 +112,20 @@ def test_trees_with_any_names(there: Place, tmp_path: Path) -> None:
     assert there("rm", "-r", there.url + "/tree").code == 0
 
 
+def test_a_slip_in_one_of_several_names_replaces_nothing(there: Place, tmp_path: Path) -> None:
+    source, results = tmp_path / "run2", tmp_path / "results"
+    for path in (source, there.directory / "run2"):
+        path.write_bytes(b"second run")
+    for path in (results, there.directory / "results"):
+        path.write_bytes(b"precious")
+    up = there("cp", tmp_path / "rum1", source, there.url + "/results")
+    down = there("cp", there.url + "/rum1", there.url + "/run2", results)
+    for outcome in (up, down):
+        assert outcome.code == 2
+        assert "several sources need a directory" in outcome.err
+    assert results.read_bytes() == (there.directory / "results").read_bytes() == b"precious"
+
+
 def test_times_and_modes(there: Place, tmp_path: Path) -> None:
     source, back = tmp_path / "source", tmp_path / "back"
     source.write_bytes(b"x")

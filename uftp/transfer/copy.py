@@ -116,7 +116,9 @@ async def _download(
             async with pool.session() as session:
                 dialect = session.dialect
             ranges = dialect.has_ranges or dialect.has_restart
-            plan = download.DownloadPlan(pool, state, options, first, roots, os.fsencode(target), ranges=ranges)
+            plan = download.DownloadPlan(
+                pool, state, options, first, roots, os.fsencode(target), ranges=ranges, several=len(urls) > 1
+            )
             await Scheduler(pool, state, splitting).run(plan)
             await trio.to_thread.run_sync(plan.set_directory_facts)
     return state.summary()
@@ -145,7 +147,7 @@ async def _upload(
         async with pool.session() as session:
             dialect = session.dialect
             info = await session.stat_or_none(url.path)
-        plan = upload.UploadPlan(pool, state, options, url, info, roots, dialect=dialect)
+        plan = upload.UploadPlan(pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1)
         await Scheduler(pool, state, Splitting.of(options)).run(plan)
         await plan.set_directory_facts()
     return state.summary()

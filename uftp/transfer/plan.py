@@ -57,7 +57,9 @@ class Placement:
     items: tuple[Placed, ...]
 
 
-def place(roots: Sequence[Root], *, target: bytes, target_is_dir: bool, target_exists: bool) -> Placement:
+def place(
+    roots: Sequence[Root], *, target: bytes, target_is_dir: bool, target_exists: bool, several: bool = False
+) -> Placement:
     """Decide what goes where.
 
     Args:
@@ -65,6 +67,8 @@ def place(roots: Sequence[Root], *, target: bytes, target_is_dir: bool, target_e
         target: as named, for the slash at its end and for messages.
         target_is_dir: whether it is there and a directory.
         target_exists: whether it is there.
+        several: whether more than one source was named, of which some may be missing from `roots`: a slip in one name
+            shall not have the other one replace a file.
 
     Raises:
         UsageError: several sources and no directory, a directory onto a file, or two sources for one name.
@@ -72,7 +76,7 @@ def place(roots: Sequence[Root], *, target: bytes, target_is_dir: bool, target_e
     shown = printable(target)
     if target_is_dir or target.endswith(b"/") or target == b"":
         placement = Placement(True, tuple(Placed(root, root.name) for root in roots))
-    elif len(roots) > 1:
+    elif several or len(roots) > 1:
         raise UsageError(
             f"{shown}: several sources need a directory as target; create it, or write it with a slash at the end"
         )
