@@ -748,10 +748,18 @@ def test_abor_stops_what_runs_and_all_before_it(shared_node: Node) -> None:
         stored.abort()
         session.writer.flush()
         assert [session.ftp.reply()[:3] for _ in range(5)] == [b"426"] * 4 + [b"226"]
-        # ABOR closes the connection when its turn comes; a new one goes on with the count.
-        session.close()
-        session.connect()
-        assert session.store(f"STOR {base}/x", b"fine") == b"150 OK\r\n" + DONE
+        assert session.store(f"STOR {base}/x", b"fine") == b"150 OK\r\n" + DONE, "the connection goes on"
+
+
+def test_abor_that_comes_too_late_costs_nothing(shared_node: Node) -> None:
+    base = shared_node.directory()
+    with record_session(shared_node, base) as session:
+        assert session.store("STOR x", b"one") == b"150 OK\r\n" + DONE
+        session.ftp.send("ABOR")
+        assert session.store("STOR x", b"two").startswith(b"226 ")
+        assert session.ftp.reply() == b"150 OK\r\n"
+        assert session.ftp.reply() == DONE
+        assert session.retrieve("RETR x") == b"two"
 
 
 def test_abor_reaches_an_upload_whose_client_says_nothing(shared_node: Node) -> None:

@@ -232,8 +232,12 @@ def help_reply() -> Reply:
 
 
 def abort_idle(session: Session, argument: bytes) -> Reply:
-    """ABOR when its turn comes: what ran has been stopped when it was read; close the data connection."""
-    session.data.give_up()
+    """ABOR when its turn comes: what ran has been stopped when it was read; close the data connection.
+
+    In MODE U it stays: its sequences of records have been read or ended, and it serves the next transfer.
+    """
+    if session.record_mode is None or session.data.connection is None:
+        session.data.give_up()
     return reply(226, "Abort successful")
 
 
