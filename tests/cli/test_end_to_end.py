@@ -201,6 +201,9 @@ def test_who_and_where(there: Place) -> None:
         (["cp", "{auth}/TEST:{dir}/missing", "x"], 4, "missing"),
         (["cp", "/etc/hostname", "{auth}/TEST:/usr/x"], 5, "/usr/x"),
         (["mkdir", "{auth}/TEST:{dir}/a/b"], 4, ""),
+        (["mkdir", "{auth}/TEST"], 5, "uftp: .: "),
+        (["cat", "{auth}/TEST:{dir}"], 2, "is a directory, which cannot go to standard output"),
+        (["info", "/etc"], 2, "/etc: not a URL"),
     ],
 )
 def test_refusals(there: Place, arguments: list[str], code: int, says: str) -> None:

@@ -34,7 +34,7 @@ def command(settings: Settings, urls: Sequence[str], parents: bool) -> None:
         if parents:
             await make_directories(session, url.path.rstrip(b"/") or url.path)
         else:
-            await session.mkdir(url.path.rstrip(b"/"))
+            await session.mkdir(url.path.rstrip(b"/") or url.path or b".")
 
     async def make_all() -> None:
         for text in map(settings.expand, urls):

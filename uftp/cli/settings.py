@@ -92,12 +92,12 @@ class Settings:
         Raises:
             UFTPError: see `expand`.
         """
-        from uftp.client.endpoints import find_endpoint
+        from uftp.client.endpoints import find_endpoint, split_place
         from uftp.client.url import is_url
 
-        if is_url(server):
-            return server
         name = server.partition(":")[0]
+        if is_url(server) or split_place(f"{name}:") is None:
+            return server  # a URL, or what cannot be a name, which is for `parse_url` to refuse
         endpoint = find_endpoint(name)
         self._use(name, endpoint)
         return endpoint.url

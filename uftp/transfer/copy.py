@@ -109,7 +109,7 @@ async def _download(
         raise UsageError("all sources must be on the same server; copy from each of them in turn")
     splitting = Splitting.of(options)
     async with access.connector(first, session_directory(urls)) as connector, _pool(connector, state) as pool:
-        roots = await download.find_roots(pool, urls, options, state)
+        roots = await download.find_roots(pool, urls, options, state, to_stdout=target == "-")
         if roots and target == "-":
             await download.to_standard_output(pool, first, roots, options, state)
         elif roots:

@@ -193,8 +193,17 @@ def _is_endless(path: bytes, info: FileInfo) -> bool:
     return path == b"/dev/zero"
 
 
+def _no_stream(url: RemoteUrl, path: bytes) -> UsageError:
+    return UsageError(f"{url.display(path)}: is a directory, which cannot go to standard output")
+
+
 async def find_roots(
-    pool: SessionPool, urls: Sequence[RemoteUrl], options: CopyOptions, state: CopyState
+    pool: SessionPool,
+    urls: Sequence[RemoteUrl],
+    options: CopyOptions,
+    state: CopyState,
+    *,
+    to_stdout: bool = False,
 ) -> list[tuple[Root, FileInfo]]:
     """What the sources name, patterns expanded.
 
@@ -222,6 +231,8 @@ async def find_roots(
                 if url.pattern is not None:
                     state.on_note(f"{url.display(entry.path)}: is a directory, left out; use -r to copy it")
                     continue
+                if to_stdout:
+                    raise _no_stream(url, entry.path)
                 raise UsageError(f"{url.display()}: is a directory; use -r to copy it with all that is in it")
             name = entry.path.rpartition(b"/")[2]
             found.append((Root(entry.path, b"" if name in (b".", b"..") else name, entry.info.is_dir), entry.info))
@@ -238,7 +249,7 @@ async def to_standard_output(
     """
     for root, info in roots:
         if root.is_dir:
-            raise UsageError(f"{url.display(root.path)}: is a directory, which cannot go to standard output")
+            raise _no_stream(url, root.path)
         task = Download(
             root.path,
             info,
