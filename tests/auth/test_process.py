@@ -9,9 +9,10 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+import httpx2
 import pytest
 import trio
 from running_auth import Pki, Running, StartAuth
@@ -211,6 +212,25 @@ async def test_a_peer_that_does_not_read_is_left(start_auth: StartAuth) -> None:
         with trio.fail_after(10):
             while (await auth.info(auth=None)).status_code == 503:  # until its place is free again
                 pass
+
+
+async def test_silent_connections_leave_room_for_others(start_auth: StartAuth) -> None:
+    async with start_auth(extra="[limits]\nconnections = 16") as auth:
+        address = ("127.0.0.1", int(auth.url.rpartition(":")[2]))
+        async with AsyncExitStack() as opened:
+            streams = [await opened.enter_async_context(await trio.open_tcp_stream(*address)) for _ in range(5)]
+            with trio.fail_after(10), suppress(trio.BrokenResourceError):
+                assert await streams[4].receive_some(1) == b"", "a quarter is for one address"
+            other = httpx2.AsyncHTTPTransport(
+                verify=ssl.create_default_context(cafile=auth.pki.ca_path), local_address="127.0.0.2"
+            )
+            async with httpx2.AsyncClient(transport=other, timeout=10) as client:
+                assert (await client.get(f"{auth.url}/healthz")).status_code == 200
+        with trio.fail_after(10):
+            while True:  # until the server has noticed that they are gone
+                with suppress(httpx2.TransportError):
+                    assert (await auth.info()).status_code == 200
+                    break
 
 
 async def test_junk_instead_of_tls_or_http(start_auth: StartAuth) -> None:

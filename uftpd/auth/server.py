@@ -5,6 +5,7 @@ Everything that needs privileges (keys, ports) is done by `open_server`; the cal
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import signal
@@ -24,6 +25,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve as serve_http
 from hypercorn.trio.tcp_server import TCPServer
 
+from uftpd.auth.addresses import parse_address
+from uftpd.auth.connections import Connections, TooManyConnections, raise_descriptors
 from uftpd.auth.edge import HEADERS_OF_ALL
 from uftpd.auth.events import event
 from uftpd.auth.metrics import Metrics
@@ -38,6 +41,7 @@ from uftpd.config.operating import StoreSettings
 from uftpd.config.toml import ConfigError, HostPort
 from uftpd.events import configure
 
+ANY_ADDRESS = ipaddress.ip_address("0.0.0.0")
 BACKLOG = 512
 SEND_BYTES = 64 * 1024  # a peer has `limits.idle_seconds` to take so much
 
@@ -165,12 +169,22 @@ class _OnlyHttp11(H11Protocol):
 hypercorn.protocol.H11Protocol = _OnlyHttp11  # type: ignore[attr-defined]
 
 
-class _BoundedSends(TCPServer):
-    """A connection whose peer has to take what it asked for.
+class _BoundedConnection(TCPServer):
+    """A connection there is a place for, and whose peer has to take what it asked for.
 
     Hypercorn lets no time limit and no shutdown end a write: a peer that stops reading would keep its connection, and
     its place among the requests served at once, for ever.
     """
+
+    async def run(self) -> None:
+        plain = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
+        assert isinstance(self.config, _HttpConfig)  # noqa: S101 - for the type checker
+        try:
+            peer = parse_address(plain.socket.getpeername()[0])
+            with self.config.connections.place(peer or ANY_ADDRESS):
+                await super().run()
+        except (OSError, TooManyConnections):
+            await trio.aclose_forcefully(plain)
 
     async def protocol_send(self, event: object) -> None:
         if not isinstance(event, RawData):
@@ -193,7 +207,7 @@ class _BoundedSends(TCPServer):
         await self.protocol.handle(Closed())
 
 
-hypercorn.trio.run.TCPServer = _BoundedSends  # type: ignore[attr-defined]
+hypercorn.trio.run.TCPServer = _BoundedConnection  # type: ignore[attr-defined]
 
 
 class _HttpConfig(HttpConfig):
@@ -205,6 +219,7 @@ class _HttpConfig(HttpConfig):
         self.bind = [f"fd://{listener.dup().detach()}" for listener in listeners]
         self._running = running
         self._tls = tls
+        self.connections = Connections(lambda: running.config)
         limits = running.config.limits
         self.backlog = BACKLOG
         self.include_server_header = False
@@ -273,6 +288,7 @@ def run(
         ConfigError: something in the configuration cannot be used.
     """
     configure(config.log.level, config.log.format)
+    raise_descriptors()
     opened = open_server(config, listeners)
     if drop_privileges is not None:
         drop_privileges()

@@ -187,6 +187,8 @@ class Limits(Section, frozen=True):
         idle_seconds: an idle connection is closed; also the time to send a request's headers.
         handshake_seconds: for the TLS handshake.
         requests: requests served at once; more are answered 503.
+        connections: of clients; beyond that, or a quarter of it from one network, they are closed at once. Fewer if
+            the process may not have so many descriptors.
         drain_seconds: how long running requests may go on after SIGTERM.
     """
 
@@ -196,6 +198,7 @@ class Limits(Section, frozen=True):
     idle_seconds: Seconds = 15.0
     handshake_seconds: Seconds = 15.0
     requests: Count = 256
+    connections: Count = 4096
     drain_seconds: Seconds = 10.0
 
 
