@@ -287,3 +287,17 @@ def test_what_was_read_from_a_pipe_is_not_left_out_by_a_second_try(tmp_path: Pat
         assert done.returncode == 9
         assert b"cannot be read again" in done.stderr
         assert not any(server.files.values())
+
+
+def test_a_file_that_fails_with_its_session_is_named(tmp_path: Path) -> None:
+    def sometimes(dialogue: RecordDialogue, argument: str) -> None:
+        if argument == "/d/f020":
+            dialogue.hang_up()
+        else:
+            dialogue.retrieve(argument)
+
+    with record_server({"RETR": sometimes, "MLST": directory}, files=SMALL_FILES) as server:
+        outcome = uftp("cp", "-r", f"{server.url}/d", tmp_path / "back")
+    assert outcome.code == 10
+    assert len(outcome.error_lines) == 2
+    assert "/d/f020: " in outcome.error_lines[0]

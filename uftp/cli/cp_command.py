@@ -123,7 +123,7 @@ def _copy(
             if several:
                 for one in pending:
                     if one.error is not None:
-                        print_error(settings, one.error)
+                        print_error(settings, one.error, one.problem)
                 pending.clear()
         elif (settings.verbose or show_performance) and not settings.json:
             rate = human_size(result.bytes / result.seconds) if result.seconds else "-"
@@ -152,7 +152,7 @@ def _copy(
 
     summary = run_async(settings, run)
     if len(pending) == 1 and summary.files:
-        print_error(settings, pending[0].error or UsageError(""))
+        print_error(settings, pending[0].error or UsageError(""), pending[0].problem)
     return summary
 
 

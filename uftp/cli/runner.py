@@ -100,14 +100,14 @@ def reporting_errors(settings: Settings, function: Callable[[], T]) -> T:
         raise click.exceptions.Exit(1) from None
 
 
-def print_error(settings: Settings, error: UFTPError) -> None:
-    """One line on standard error; the traceback too with --debug."""
+def print_error(settings: Settings, error: UFTPError, text: str | None = None) -> None:
+    """One line on standard error, of `text` if that says more; the traceback too with --debug."""
     if settings.debug:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
     with contextlib.suppress(BrokenPipeError):
-        click.echo(one_line(f"uftp: {error}"), err=True)
+        click.echo(one_line(f"uftp: {error if text is None else text}"), err=True)
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,12 @@ class FileResult:
     bytes: int = 0
     seconds: float = 0.0
     error: UFTPError | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why it failed, and which one it is: what ends a session does not say whose it was."""
+        name = re.split("[/:]", self.source)[-1]
+        return str(self.error) if name and name in str(self.error) else f"{self.source}: {self.error}"
 
     def to_json(self) -> dict[str, object]:
         """The members of a line of `--json` output."""
