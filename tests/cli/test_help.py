@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from running_uftp import uftp
 
+from uftp.cli import main
 from uftp.cli.exits import MEANINGS
 from uftp.cli.main import _COMMANDS, command_line
 
@@ -59,3 +60,15 @@ def test_the_documentation_has_the_same_exit_codes() -> None:
     assert re.findall(r"^\| ([0-9]+) \| (.*) \|$", table, re.MULTILINE) == [
         (str(code), meaning) for code, meaning in MEANINGS
     ]
+
+
+def test_an_interrupt_while_modules_are_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Loading:
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "uftp.cli.main", Loading())  # type: ignore[arg-type]
+    assert main() == 130
+    assert capsys.readouterr().err == "uftp: interrupted\n"

@@ -9,10 +9,13 @@ import sys
 def main() -> int:
     """Entry point of the `uftp` script; returns the exit code."""
     gc.set_threshold(50_000)  # what start-up imports is no garbage
-    from uftp.cli.main import run
-
     try:
+        from uftp.cli.main import run
+
         return run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules are loaded; later it is seen to where it comes
+        sys.stderr.write("uftp: interrupted\n")
+        return 130
     finally:
         gc.freeze()  # nor is it worth looking for any at the end
 
