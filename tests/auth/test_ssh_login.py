@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -129,10 +130,26 @@ async def test_a_key_of_the_file_makes_the_person_of_its_line(tmp_path: Path) ->
 
 async def test_a_key_taken_out_of_the_file_opens_nothing(tmp_path: Path) -> None:
     door = Door(file=_key_file(tmp_path, f"joe:{line(KEY)}:CN=Joe"), node_keys="off")
-    assert await door.enter(ssh_token(KEY))
-    (tmp_path / "new").write_text("")
+    identity = await door.enter(ssh_token(KEY))
+    assert identity is not None
+    assert door.authenticator.still_accepts(identity), "for security sessions"
+    (tmp_path / "new").write_text(f"joe:{line(OTHER)}:CN=Joe")
     os.rename(tmp_path / "new", tmp_path / "keys")
     assert await door.is_refused(ssh_token(KEY))
+    assert not door.authenticator.still_accepts(identity)
+
+
+async def test_a_login_ends_with_its_key(tmp_path: Path) -> None:
+    end = int(time.time()) + 60
+    limited = f'expiry-time="{time.strftime("%Y%m%d%H%M%SZ", time.gmtime(end))}" {line(KEY)}'
+    by_file = await Door(file=_key_file(tmp_path, f"joe:{limited}:CN=Joe"), node_keys="off").enter(ssh_token(KEY))
+    door = Door()
+    door.server("A").keys = {"joe": (limited,)}
+    by_node = await door.enter(ssh_token(KEY))
+    assert by_file is not None
+    assert by_node is not None
+    assert by_file.expires == by_node.expires == end
+    assert door.authenticator.still_accepts(by_node)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from uftpd.auth.attributes.base import ACCOUNT, ROLE
 from uftpd.auth.identity.accounts import is_account_name
 from uftpd.auth.identity.base import Credentials, Identity, LoginRefused
 from uftpd.auth.identity.jwt import Jwt, bearer_jwt, check_audience, check_times, verified
-from uftpd.auth.identity.ssh_keys import NodeKeys, NodeKeySource, watch_key_file
+from uftpd.auth.identity.ssh_keys import MARK_CHARACTERS, NodeKeys, NodeKeySource, watch_key_file
 from uftpd.auth.identity.throttle import Throttle
 from uftpd.auth.nodes.registry import NodeRegistry
 from uftpd.config.login import SshLogin
@@ -38,6 +38,8 @@ class _Login:
 
 class SshKeyAuthenticator:
     """Tokens signed with a key from the key file, or with one that data nodes report for the account."""
+
+    method = METHOD
 
     def __init__(
         self,
@@ -115,16 +117,27 @@ class SshKeyAuthenticator:
         for entry in self._file.current().entries.get(login.name, ()):
             if verified(login.token, entry.key.key, any_curve=True) and self._admits(entry.key.admits, login):
                 attributes = self._preset(login.name) if self._settings.key_file_accounts else {}
-                return Identity(entry.dn, METHOD, attributes, expires=login.expires)
+                expires = _earlier(login.expires, entry.key.ends)
+                return Identity(entry.dn, METHOD, attributes, expires=expires, proof=entry.mark() + login.name)
         return None
+
+    def still_accepts(self, identity: Identity) -> bool:
+        """Whether the line of the key file somebody logged in by is still there; nodes are not asked again."""
+        if not identity.proof:
+            return self._nodes is not None
+        mark, name = identity.proof[:MARK_CHARACTERS], identity.proof[MARK_CHARACTERS:]
+        entries = self._file.current().entries.get(name, ()) if self._file is not None else ()
+        return any(entry.mark() == mark for entry in entries)
 
     def _by_nodes(self, login: _Login, answer: NodeKeys) -> Identity | None:
         if self._nodes is None:
             return None
         servers: set[str] = set()
+        expires = login.expires
         for key, reporting in answer.found:
             if verified(login.token, key.key, any_curve=True) and self._admits(key.admits, login):
                 servers.update(reporting)
+                expires = _earlier(expires, key.ends)
         if not servers:
             return None
         self._nodes.proved(login.name)
@@ -133,7 +146,7 @@ class SshKeyAuthenticator:
             METHOD,
             self._preset(login.name),
             servers=tuple(sorted(servers)) if self._settings.node_keys == "own" else None,
-            expires=login.expires,
+            expires=expires,
         )
 
     def _admits(self, admits: Callable[..., bool], login: _Login) -> bool:
@@ -144,3 +157,8 @@ class SshKeyAuthenticator:
         if self._settings.role:
             preset[ROLE] = (self._settings.role,)
         return preset
+
+
+def _earlier(expires: float, ends: float | None) -> float:
+    """When a login ends: with its token, or with the key that made it."""
+    return expires if ends is None else min(expires, ends)

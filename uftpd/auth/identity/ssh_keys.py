@@ -7,6 +7,7 @@ remembered is bounded.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from uftp.protocol.command_port import IPAddress, RequestRefused, is_clean
 from uftp.protocol.dn import InvalidName, parse_name
@@ -28,6 +30,7 @@ from uftpd.auth.nodes.registry import LogicalServer, NodeRegistry
 from uftpd.config.login import SshLogin
 from uftpd.watched import WatchedFile
 
+MARK_CHARACTERS = 32
 MAX_NAMES = 4096  # whose keys are remembered; the longest unused go first
 MAX_LINES = 256  # of one name on one server, whether they can be used or not
 MAX_PROVEN = 50_000  # names that logged in before
@@ -44,6 +47,12 @@ class KeyFileEntry:
 
     key: AuthorizedKey
     dn: str
+
+    def mark(self) -> str:
+        """Stands for the line: that of another key, person or restriction is different."""
+        key = self.key.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        said = f"{self.dn}\n{self.key.sources}\n{self.key.ends}".encode()
+        return hashlib.sha256(key + said).hexdigest()[:MARK_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)
