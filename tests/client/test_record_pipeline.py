@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -14,6 +16,7 @@ from scripted_records import RecordDialogue, RecordServer, record_server
 
 from uftp.client import record_moving
 from uftp.client.login import SessionOptions, open_ftp_session
+from uftp.client.record_pipeline import Pipeline
 from uftp.client.record_transfers import Retrieval, Transfer
 from uftp.client.session import FTPSession
 from uftp.errors import LocalFileError, NotFound, PeerBrokeProtocol, Refused, TransferFailed
@@ -336,3 +339,30 @@ async def test_a_server_that_does_not_stop_costs_the_session(monkeypatch: pytest
                 await record_moving.run(session, record_moving.retrieval(session, b"/a", _into_nothing))
             assert scope.cancelled_caught
             assert not session.usable
+
+
+async def test_what_ends_a_refused_sequence_is_sent_though_nobody_waits_for_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = threading.Event()
+
+    class Queue(queue.SimpleQueue[object]):
+        def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:
+            super().put(item, block, timeout)
+            if item is None:
+                over.set()
+
+    def tell(pipeline: Pipeline, transfer: Transfer) -> None:
+        told(pipeline, transfer)
+        over.wait(10)  # the thread comes to look for more work when there will be none
+
+    told = Pipeline._tell
+    monkeypatch.setattr(Pipeline, "_tell", tell)
+    monkeypatch.setattr("uftp.client.record_pipeline.queue.SimpleQueue", Queue)
+    with record_server() as server:
+        options = SessionOptions(reply_timeout=5)
+        async with open_ftp_session("127.0.0.1", server.port, user="a", password="b", options=options) as session:
+            check = Batch(session, server)
+            check.add("put refused", 1000)
+            await check.run(10)
+            await session.delete(b"/anything")  # answered when the server has read the sequence

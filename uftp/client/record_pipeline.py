@@ -453,18 +453,23 @@ class Pipeline:
             except (UFTPError, StreamError, OSError) as error:
                 self._disconnect(storage, error)
             self._tell(storage)
+        # The ABORT of one that was refused: the server waits for it, and nobody here for an answer.
+        self._flush()
 
     def _next_departure(self) -> Storage | None:
         try:
             return self._departures.get_nowait()
         except queue.Empty:
             pass
+        self._flush()
+        return self._departures.get()
+
+    def _flush(self) -> None:
         if not self._disconnected:
             try:
                 self._connection.writer.flush()
             except StreamError as error:
                 self._token.run_sync_soon(self._break, error)
-        return self._departures.get()
 
     def _send_one(self, storage: Storage) -> None:
         writer = self._connection.writer
