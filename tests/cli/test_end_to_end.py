@@ -200,6 +200,7 @@ def test_who_and_where(there: Place) -> None:
         (["ls", "--insecure", "--ca", "/dev/null", "{auth}/TEST:/"], 7, "CA"),
         (["cp", "{auth}/TEST:{dir}/missing", "x"], 4, "missing"),
         (["cp", "/etc/hostname", "{auth}/TEST:/usr/x"], 5, "/usr/x"),
+        (["cp", "-", "{auth}/TEST:/usr/x"], 5, "uftp: /usr/x: "),
         (["mkdir", "{auth}/TEST:{dir}/a/b"], 4, ""),
         (["mkdir", "{auth}/TEST"], 5, "uftp: .: "),
         (["cat", "{auth}/TEST:{dir}"], 2, "is a directory, which cannot go to standard output"),

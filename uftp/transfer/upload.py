@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -148,7 +148,21 @@ class Upload(FileTask):
         directory, slash, _ = self._remote.rpartition(b"/")
         self._part = directory + slash + part_name(secrets.token_bytes(8))
 
+    @contextlib.contextmanager
+    def _by_its_name(self) -> Iterator[None]:
+        """Errors name the target: the part's name, which the session knows, says nothing to a person."""
+        try:
+            yield
+        except UFTPError as error:
+            if self._part is not None:
+                error.args = (str(error).replace(printable(self._part), printable(self._remote)),)
+            raise
+
     async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
+        with self._by_its_name():
+            await self._move(session, piece, meter)
+
+    async def _move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
         assert self._from is not None  # noqa: S101 -- prepared before
         length = self.length if self.pieces == 1 else piece.length
         send = self._from.sender(self._first + piece.offset, length)
@@ -210,6 +224,10 @@ class Upload(FileTask):
         return offset
 
     async def finish(self, session: FTPSession) -> None:
+        with self._by_its_name():
+            await self._finish(session)
+
+    async def _finish(self, session: FTPSession) -> None:
         if self._device or self._verified:
             return
         assert self._from is not None  # noqa: S101 -- prepared before
