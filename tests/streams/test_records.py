@@ -649,6 +649,25 @@ def test_a_reader_that_waits_can_be_woken() -> None:
         reader.close()
 
 
+def test_a_reader_is_not_closed_while_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of what wakes it would be that of another file by then, and written to."""
+    with pair() as (near, _):
+        reader = RecordReader(near, PLAIN)
+        closing = threading.Thread(target=reader.close)
+
+        def write(alarm: int, value: int) -> None:
+            closing.start()
+            closing.join(0.05)
+            os.fstat(alarm)
+            assert closing.is_alive()
+
+        monkeypatch.setattr(os, "eventfd_write", write)
+        reader.wake()
+        closing.join()
+        monkeypatch.undo()
+        reader.wake()
+
+
 def test_a_silent_peer_is_given_up() -> None:
     with pair() as (_, far):
         prepare(far, 0.05)

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -94,6 +95,7 @@ class RecordReader:
         self._current: RecordIncoming | None = None
         seconds, micros = struct.unpack("ll", connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
         self._stall_seconds: float | None = seconds + micros / 1e6 or None
+        self._alarm_lock = threading.Lock()
         self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
@@ -127,8 +129,9 @@ class RecordReader:
 
     def wake(self) -> None:
         """Have a thread that waits for a record look at its meter. From any thread, and nothing but this is."""
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._alarm, 1)
+        with self._alarm_lock:  # once closed, its number may be that of any other file
+            if self._alarm >= 0:
+                os.eventfd_write(self._alarm, 1)
 
     @property
     def idle(self) -> bool:
@@ -137,9 +140,10 @@ class RecordReader:
 
     def close(self) -> None:
         """Give back descriptors. The connection is its owner's."""
-        alarm, self._alarm = self._alarm, -1
-        if alarm >= 0:
-            os.close(alarm)
+        with self._alarm_lock:
+            alarm, self._alarm = self._alarm, -1
+            if alarm >= 0:
+                os.close(alarm)
 
     # -- for RecordIncoming -----------------------------------------------------------------------------------------
 
