@@ -790,6 +790,21 @@ def test_a_client_that_sends_no_records_after_a_refused_upload_can_abort(shared_
         assert session.store("STOR x", b"fine") == b"150 OK\r\n" + DONE
 
 
+def test_abor_does_not_wait_for_uploads_that_were_still_queued(shared_node: Node) -> None:
+    base = shared_node.directory()
+    with record_session(shared_node, base) as session:
+        first = session.outgoing("STOR x")
+        assert session.ftp.reply() == b"150 OK\r\n"
+        session.ftp.send("STOR y")  # and never a record of it
+        session.ftp.send("ABOR")
+        assert session.ftp.reply().startswith(b"426 ")
+        first.abort()
+        session.writer.flush()
+        assert session.ftp.reply().startswith(b"426 ")
+        assert session.ftp.reply().startswith(b"226 "), "ten seconds later"
+    assert os.listdir(base) == []
+
+
 def test_the_server_reads_no_more_than_it_may_and_forgets_nothing(shared_node: Node) -> None:
     base = shared_node.directory()
     with record_session(shared_node, base) as session:

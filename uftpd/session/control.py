@@ -210,7 +210,7 @@ class ControlConnection:
             self._lines,
             self._replies,
             is_over=lambda: self._drained,
-            on_stop=self._end_by_force,
+            on_stop=lambda job: token.run_sync_soon(self._end_by_force, job),
             on_taken=on_taken,
         )
 

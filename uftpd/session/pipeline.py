@@ -129,7 +129,7 @@ class Pipeline:
         lines: to serve.
         replies: gets the answers.
         is_over: whether to take no further line.
-        on_stop: called on the event loop when a job is stopped: to end it by force if it does not end soon.
+        on_stop: called from any thread when a job is stopped: to end it by force if it does not end soon.
         on_taken: called from the thread when a line has been taken.
 
     Attributes:
@@ -275,8 +275,9 @@ class Pipeline:
         exchange = Exchange(session, connection, self.mode.number, bound, wanted, job, self._say)
         session.job = job
         try:
-            if refused is None and line.aborted:
-                refused = _ABORTED
+            if line.aborted:
+                refused = refused or _ABORTED
+                self._on_stop(job)  # its records may be due, and its client may be silent
             answer = refused or self._attempt(line, command, exchange)
             self._say(answer, download=answer is DONE and line.verb not in _UPLOADS)
             if line.verb in _UPLOADS:
