@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ftplib
 import hashlib
 import os
 import pwd
@@ -124,6 +125,39 @@ def test_a_slip_in_one_of_several_names_replaces_nothing(there: Place, tmp_path:
         assert outcome.code == 2
         assert "several sources need a directory" in outcome.err
     assert results.read_bytes() == (there.directory / "results").read_bytes() == b"precious"
+
+
+def test_paths_that_start_at_the_home_directory(there: Place, tmp_path: Path) -> None:
+    home = pwd.getpwnam(account()).pw_dir
+    below = os.path.relpath(there.directory, home if os.path.isdir(home) else "/")
+    url = f"{there.auth}/TEST:{below}"
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 1000)
+    for arguments in (
+        ["mkdir", url + "/sub"],
+        ["mkdir", "-p", url + "/a/b"],
+        ["cp", source, url + "/sub/f"],
+        ["cp", source, url + "/sub/"],
+        ["cp", "-r", url + "/sub", tmp_path / "back"],
+        ["sync", source, url + "/sub/f"],
+        ["mv", url + "/sub/f", below + "/sub/g"],
+        ["ls", url + "/sub/g"],
+        ["checksum", url + "/sub/*"],
+        ["rm", url + "/sub/g"],
+        ["rm", "-r", url + "/sub"],
+    ):
+        outcome = there(*arguments)
+        assert outcome.code == 0, (arguments, outcome.err)
+    assert files(tmp_path / "back") == {b"f": source.read_bytes(), b"source": source.read_bytes()}
+    assert [path.name for path in there.directory.iterdir()] == ["a"]
+    (there.directory / "f").write_bytes(b"found")
+    grant = there("auth", "--json", url + "/").records[0]
+    with ftplib.FTP() as ftp:
+        ftp.connect(str(grant["host"]), int(grant["port"]))
+        ftp.login("anonymous", str(grant["password"]))
+        assert sorted(ftp.nlst()) == ["a", "f"]
+    with package.connect(url + "/", credential=package.UsernamePassword("joe", PASSWORD), ca=there.ca) as data:
+        assert data.stat("f").size == 5
 
 
 def test_times_and_modes(there: Place, tmp_path: Path) -> None:

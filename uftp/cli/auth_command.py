@@ -7,7 +7,7 @@ import click
 from uftp.cli.output import print_json
 from uftp.cli.runner import run_async
 from uftp.cli.settings import Settings, common_options
-from uftp.client.url import parse_url
+from uftp.client.url import directory_of, parse_url
 
 
 @click.command()
@@ -25,9 +25,12 @@ def command(settings: Settings, url: str, persistent: bool) -> None:
       Connect to ftp1.example.org:64434 password: hzkqvwtrnxbmlpadcfye
     """
     place = parse_url(settings.expand(url))
+    # The session is another program's, which shall find itself in this directory, also in one below the home.
+    below_home = place.kind == "auth" and not place.path.startswith(b"/")
+    directory = directory_of(place.path) if below_home else None
 
     async def ask() -> None:
-        async with settings.access(place).connector(place) as connector:
+        async with settings.access(place).connector(place, directory) as connector:
             grant = await connector.authenticate(persistent=persistent)
         if settings.json:
             record = {"host": grant.hosts[0], "port": grant.port, "user": "anonymous", "password": grant.secret}

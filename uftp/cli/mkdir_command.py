@@ -9,7 +9,7 @@ import click
 
 from uftp.cli.runner import run_async
 from uftp.cli.settings import Settings, common_options
-from uftp.client.url import RemoteUrl, directory_of
+from uftp.client.url import RemoteUrl, directory_around
 
 if TYPE_CHECKING:
     from uftp.client.session import FTPSession
@@ -39,8 +39,8 @@ def command(settings: Settings, urls: Sequence[str], parents: bool) -> None:
     async def make_all() -> None:
         for text in map(settings.expand, urls):
             # A session needs a directory that is there: with -p it may be any of those above.
-            path = parse_url(text).path
-            base = (b"/" if path.startswith(b"/") else b"") if parents else directory_of(path.rstrip(b"/"))
+            url = parse_url(text)
+            base = (b"/" if url.path.startswith(b"/") else b"") if parents else directory_around(url)
             await for_each(settings, [text], make_one, directory=base, writes=True)
 
     run_async(settings, make_all)

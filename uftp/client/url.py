@@ -185,8 +185,9 @@ def directory_of(path: bytes) -> bytes:
 def session_directory(urls: Iterable[RemoteUrl]) -> bytes:
     """The directory a session for all these places is asked for (`serverPath`).
 
-    The deepest directory that holds every one of them, down to the first wildcard; empty, which leaves the session
-    free, where relative and absolute paths meet. For shares it is the path itself (CONTROL-PLANE 4.6).
+    The deepest directory that holds every one of them, down to the first wildcard. With a relative path among them it
+    is empty: such a session starts at the home directory and is free. One asked for `data/` would start there, and
+    `data/x` would be looked for below it (DATA-PLANE 3.1). For shares it is the path itself (CONTROL-PLANE 4.6).
     """
     directories = []
     for url in urls:
@@ -194,12 +195,17 @@ def session_directory(urls: Iterable[RemoteUrl]) -> bytes:
             return url.path
         text = url.path if url.pattern is None else url.path[: _fixed_length(url.pattern)]
         directories.append(directory_of(text))
-    if len({path.startswith(b"/") for path in directories}) != 1:
+    if not directories or not all(path.startswith(b"/") for path in directories):
         return b""
     # Smallest and largest in byte order differ first where any two of them do.
     first, last = min(directories), max(directories)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return directory_of(first[:same])
+
+
+def directory_around(url: RemoteUrl) -> bytes:
+    """The directory a session is asked for that makes or replaces what `url` names, which may not be there yet."""
+    return url.path if url.kind == "access" else session_directory([url.with_path(url.path.rstrip(b"/"))])
 
 
 def _fixed_length(pattern: bytes) -> int:

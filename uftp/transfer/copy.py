@@ -13,7 +13,7 @@ from uftp.client.connect import Connector
 from uftp.client.credentials import Anonymous, Credential
 from uftp.client.login import SessionOptions
 from uftp.client.session import FTPSession
-from uftp.client.url import RemoteUrl, directory_of, is_url, parse_url, session_directory
+from uftp.client.url import RemoteUrl, directory_around, is_url, parse_url, session_directory
 from uftp.client.wording import printable
 from uftp.errors import UFTPError, UsageError
 from uftp.transfer import download, upload
@@ -131,7 +131,7 @@ async def _upload(
         raise UsageError(f"{url.display()}: a target cannot have wildcards; write them as %2A, %3F or %5B")
     names = [os.fsencode(source) for source in sources]
     if options.archive:
-        directory = url.path if url.kind == "access" else directory_of(url.path.rstrip(b"/"))
+        directory = directory_around(url)
         async with access.connector(url, directory, writes=True) as connector, _pool(connector, state) as pool:
             await upload_archives(pool, url, names, state)
         return state.summary()
@@ -139,7 +139,7 @@ async def _upload(
     if not roots:
         return state.summary()
     # The target itself may not be there yet; its parent has to be.
-    directory = url.path if url.kind == "access" else directory_of(url.path.rstrip(b"/"))
+    directory = directory_around(url)
     async with (
         access.connector(url, directory, writes=True) as connector,
         _pool(connector, state) as pool,

@@ -18,7 +18,7 @@ import trio
 
 from uftp.client.session import FTPSession
 from uftp.client.syncing import Unsuitable, fetch_changes, send_changes
-from uftp.client.url import RemoteUrl, directory_of, is_url, parse_url
+from uftp.client.url import RemoteUrl, directory_around, is_url, parse_url
 from uftp.client.wording import printable
 from uftp.errors import LocalFileError, NotFound, Refused, TransferFailed, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
@@ -120,7 +120,7 @@ class _Sync:
         source, size = _open_source(local)
         try:
             url = self._url
-            directory = url.path if url.kind == "access" else directory_of(url.path.rstrip(b"/"))
+            directory = directory_around(url)
             try:
                 async with (
                     self._plain.connector(url, directory, writes=True) as connector,
