@@ -65,6 +65,15 @@ class Collected:
         self.problems.append((os.fsdecode(name), problem))
 
 
+class Unkept(Collected):
+    """Keeps a size only."""
+
+    size = 0
+
+    def finish(self, size: int, problem: str = "") -> None:
+        self.size = size
+
+
 def parse(parser: Parser, *blocks: bytes) -> Collected:
     """Feed blocks in memory that is used again."""
     found = Collected()
@@ -275,6 +284,25 @@ def test_tar_headers_without_end_take_no_memory(kind: bytes) -> None:
     with pytest.raises(StopIteration):
         run.send(memoryview(entry("f") + END[:512]))
     assert found.files == {"f": b""} or found.problems == [("f", "is a sparse file of an old form")]
+
+
+def test_a_sparse_map_takes_little_memory() -> None:
+    count = 100_000
+    numbers = b"%d\n" % count + b"".join(b"%d\n0\n" % (2**60 + number) for number in range(count))
+    header = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n43 GNU.sparse.realsize=%d\n" % (2**63 - 1)
+    data = numbers.ljust(-(-len(numbers) // 512) * 512, b"\0")
+    members = Unkept()
+    run = parse_tar(ArchiveInput(), members)
+    next(run)
+    run.send(memoryview(pax(header) + entry("f", size=len(data))))
+    tracemalloc.start()
+    try:
+        run.send(memoryview(data))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert members.size == 2**63 - 1, "the map was taken"
+    assert peak < 64 * count, peak
 
 
 def test_tar_names_that_are_too_long_are_refused_one_by_one() -> None:

@@ -7,6 +7,8 @@ and holds headers of any size in memory; here both are errors. Names are bytes t
 from __future__ import annotations
 
 import re
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -251,33 +253,33 @@ def _sparse_member(source: ArchiveInput, header: _Header, member: Member, member
         return
     _check_map(parts, size, header.size - used)
     members.begin(member)
-    for offset, length in parts:
+    for offset, length in _pairs(parts):
         yield from _data(source, length, offset, members)
     members.finish(size)
     yield from source.skip(_padded(header.size) - header.size)
 
 
-def _old_gnu_map(source: ArchiveInput, header: _Header) -> Parse[tuple[list[tuple[int, int]], int]]:
-    """The map in the header and in the blocks that follow it."""
-    parts: list[tuple[int, int]] = []
+def _old_gnu_map(source: ArchiveInput, header: _Header) -> Parse[tuple[array[int], int]]:
+    """The map in the header and in the blocks that follow it: offset and length of each part."""
+    parts = array("q")
     block, start, count, more = header.block, 386, 4, header.block[482]
     size = _size(_number(header.block[483:495]))
     while True:
         for at in range(start, start + 24 * count, 24):
             entry = block[at : at + 24]
             if entry[:1] != b"\0":
-                parts.append((_size(_number(entry[:12])), _size(_number(entry[12:]))))
+                parts.extend((_size(_number(entry[:12])), _size(_number(entry[12:]))))
         if not more:
             return parts, size
-        if len(parts) > _MAX_SPARSE_PARTS:
+        if len(parts) > 2 * _MAX_SPARSE_PARTS:
             raise ArchiveError("a file with too many holes")
         block = yield from source.read(_BLOCK)
         start, count, more = 0, 21, block[504]
 
 
-def _pax_map(source: ArchiveInput, available: int) -> Parse[tuple[list[tuple[int, int]], int]]:
+def _pax_map(source: ArchiveInput, available: int) -> Parse[tuple[array[int], int]]:
     """The map at the beginning of the data, decimal numbers on lines of their own; and the bytes it takes."""
-    numbers: list[int] = []
+    numbers = array("q")
     used = 0
     rest = b""
     while not numbers or len(numbers) < 1 + 2 * numbers[0]:
@@ -285,19 +287,23 @@ def _pax_map(source: ArchiveInput, available: int) -> Parse[tuple[list[tuple[int
             raise ArchiveError("a sparse file whose map is cut")
         *lines, rest = (rest + (yield from source.read(_BLOCK))).split(b"\n")
         used += _BLOCK
-        numbers += map(_decimal, lines)
-        if len(rest) > _BLOCK or numbers[:1] > [_MAX_SPARSE_PARTS]:
+        numbers.extend(_size(_decimal(line)) for line in lines)
+        if len(rest) > _BLOCK or (numbers and numbers[0] > _MAX_SPARSE_PARTS):
             raise ArchiveError("a sparse file whose map makes no sense")
     if len(numbers) != 1 + 2 * numbers[0]:
         raise ArchiveError("a sparse file whose map makes no sense")
-    return list(zip(numbers[1::2], numbers[2::2], strict=True)), used
+    return numbers[1:], used
 
 
-def _check_map(parts: list[tuple[int, int]], size: int, available: int) -> None:
+def _pairs(parts: array[int]) -> Iterator[tuple[int, int]]:
+    return zip(parts[::2], parts[1::2], strict=True)
+
+
+def _check_map(parts: array[int], size: int, available: int) -> None:
     end = 0
-    for offset, length in parts:
+    for offset, length in _pairs(parts):
         if offset < end or offset + length > size:
             raise ArchiveError("a sparse file whose parts overlap or lie outside it")
         end = offset + length
-    if sum(length for _, length in parts) != available:
+    if sum(parts[1::2]) != available:
         raise ArchiveError("a sparse file whose parts do not add up")
