@@ -198,7 +198,7 @@ class Limits(Section, frozen=True):
     idle_seconds: Seconds = 15.0
     handshake_seconds: Seconds = 15.0
     requests: Count = 256
-    connections: Count = 4096
+    connections: Count = 16384
     drain_seconds: Seconds = 10.0
 
 
