@@ -301,3 +301,20 @@ def test_a_file_that_fails_with_its_session_is_named(tmp_path: Path) -> None:
     assert outcome.code == 10
     assert len(outcome.error_lines) == 2
     assert "/d/f020: " in outcome.error_lines[0]
+
+
+async def test_a_session_lost_at_a_listing_costs_nothing(tmp_path: Path) -> None:
+    listed = 0
+
+    def first_lost(dialogue: RecordDialogue, argument: str) -> None:
+        nonlocal listed
+        listed += 1
+        if listed == 1:
+            dialogue.hang_up()
+        else:
+            dialogue.list_directory(argument)
+
+    with record_server({"MLSD": first_lost, "MLST": directory}, files=SMALL_FILES) as server:
+        summary = await download(server, tmp_path / "back", source="/d/")
+        assert (summary.files, summary.failed) == (300, 0)
+    assert contents(tmp_path / "back") == SMALL_FILES

@@ -15,7 +15,7 @@ from uftp.client.remote import RemoteEntry, Walk, expand
 from uftp.client.session import FTPSession
 from uftp.client.url import RemoteUrl
 from uftp.client.wording import printable
-from uftp.errors import LocalFileError, TransferFailed, UFTPError, UsageError
+from uftp.errors import LocalFileError, NetworkError, TimedOut, TransferFailed, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.streams import Incoming, Meter
 from uftp.transfer.bundles import SMALL
@@ -344,6 +344,15 @@ class DownloadPlan:
                 await self._offer_file(offer, entry.path, entry.info, below)
 
     async def _list(self, path: bytes) -> list[FileInfo]:
+        # A directory that is not listed is all that is in it: one lost session is not worth that.
+        try:
+            return await self._list_once(path)
+        except TimedOut:
+            raise
+        except NetworkError:
+            return await self._list_once(path)
+
+    async def _list_once(self, path: bytes) -> list[FileInfo]:
         async with self._pool.session() as session:
             return await session.listdir(path)
 
