@@ -58,6 +58,7 @@ def test_they_print_a_table(program: str) -> None:
         "legacy_layers": "4 x AES gzip, text",
         "throughput": "bare sendfile loop",
         "logins": "uftpd ",
+        "small_files": "MODE U",
         "session_requests": "security session",
     }
     assert row[program] in done.stdout

@@ -161,7 +161,11 @@ class FrameReader:
         self._chunks = chunk_lengths(MAX_BLOCK, streams)
         self._strides = [HEADER_BYTES + chunk for chunk in self._chunks]
         blocks = run_blocks(streams)
-        self._buffers = [memoryview(bytearray(blocks * stride)) for stride in self._strides]
+        # The last chunk of a short block can be longer than that of a full one, by less than a byte a stream.
+        longer = [0] * (streams - 1) + [streams]
+        self._buffers = [
+            memoryview(bytearray(blocks * stride + more)) for stride, more in zip(self._strides, longer, strict=True)
+        ]
         self._starts = [0] * streams
         self._ends = [0] * streams
         self._over = [False] * streams

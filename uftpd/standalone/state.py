@@ -177,7 +177,10 @@ class StateDirectory:
         from uftpd.auth.identity.password_file import password_line
 
         try:
-            lines = [password_line(name, password, _dn(name)) + "\n" for name, password in passwords.items()]
+            lines = [
+                (self._line_that_holds(name, password) or password_line(name, password, _dn(name))) + "\n"
+                for name, password in passwords.items()
+            ]
         except ValueError as error:
             raise ConfigError(f"--user: {error}") from None
         self.write(self.path / "auth/passwords", "".join(lines).encode())
@@ -187,6 +190,22 @@ class StateDirectory:
             if name in passwords
         }
         self.write(self.path / "auth/map.json", json.dumps(entries, indent=2).encode())
+
+    def _line_that_holds(self, name: str, password: str) -> str | None:
+        """The line of an earlier start if it still says the same: a new salt would end the sessions opened by it."""
+        from uftpd.auth.identity.password_file import parse_password_file, verify_password
+
+        try:
+            text = (self.path / "auth/passwords").read_text()
+        except (OSError, ValueError):
+            return None
+        table = parse_password_file(text)
+        account = table.accounts.get(name)
+        if account is None or account.salt is not None or account.dn != _dn(name):
+            return None
+        if not verify_password(account, password.encode(), table.decoy):
+            return None
+        return f"{name}:{account.hash}::{account.dn}"
 
     # -- servers ------------------------------------------------------------------------------------------------------
 
