@@ -26,7 +26,7 @@ def test_percentiles() -> None:
 def test_the_time_of_ended_children_stays_in_the_account_of_a_tree() -> None:
     before = tree_cpu(os.getpid())
     subprocess.run([sys.executable, "-c", BUSY], check=True)
-    assert tree_cpu(os.getpid()) - before >= 0.04
+    assert tree_cpu(os.getpid()) - before >= 0.035  # ticks of 0.01, as floats
     assert os.getpid() in tree(os.getpid())
 
 

@@ -130,9 +130,13 @@ async def _exchange(
             except (StreamError, OSError) as error:
                 failure = error
                 link.reset()
+            except Unsuitable as error:
+                failure = error  # the server still puts its old file in place, which must not come after a copy
         finally:
             link.close()
         complaint = await _settle(session)
+        if isinstance(failure, Unsuitable):
+            raise failure
         if failure is not None:
             raise _explained(path, failure, complaint) from failure
         if complaint is not None:
