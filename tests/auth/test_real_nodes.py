@@ -25,7 +25,7 @@ def person() -> Iterator[Person]:
     if os.geteuid() != 0:
         yield Person.find(pwd.getpwuid(os.geteuid()).pw_name)
         return
-    with made_accounts() as (first, _):
+    with made_accounts("ef") as (first, _):
         yield first
 
 

@@ -22,7 +22,7 @@ def people() -> Iterator[tuple[Person, Person]]:
         own = Person.find(pwd.getpwuid(os.geteuid()).pw_name)
         yield own, own
         return
-    with made_accounts() as pair:
+    with made_accounts("ab") as pair:
         yield pair
 
 

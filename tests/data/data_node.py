@@ -353,11 +353,11 @@ class StartNode(Protocol):
 
 
 @contextlib.contextmanager
-def made_accounts(letters: str = "ab") -> Iterator[tuple[Person, Person]]:
+def made_accounts(letters: str) -> Iterator[tuple[Person, Person]]:
     """Two accounts of the operating system, made for this run and removed after. Needs root.
 
     Args:
-        letters: what their names end with; differs from pair to pair of a run.
+        letters: what their names end with: of each caller its own, since pairs may be there at the same time.
     """
     _remove_old_accounts()
     homes = Path(tempfile.mkdtemp(prefix="uftp-homes-"))
