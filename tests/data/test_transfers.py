@@ -7,8 +7,10 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -621,6 +623,26 @@ def test_a_session_that_ends_returns_its_port(start_node: StartNode) -> None:
         third.close()  # while it waits
         os.kill(node.session_of(first), 9)
         assert second.reply()[:3] == b"229"
+
+
+def is_gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.slow
+def test_a_session_that_ends_while_it_asks_for_a_port_keeps_none(start_node: StartNode) -> None:
+    port = free_port()
+    node = start_node(ftp={"port_range": str(port), "port_wait_seconds": 10})
+    for _ in range(8):  # the front sees the wish and the end in any order
+        with node.login() as passing:
+            session = node.session_of(passing)
+            os.kill(node.front(), signal.SIGSTOP)
+            passing.send("EPSV")
+            passing.close()
+            eventually(partial(is_gone, session))
+            os.kill(node.front(), signal.SIGCONT)
+        with node.login() as ftp:
+            assert ftp.passive() == port
 
 
 @pytest.mark.slow

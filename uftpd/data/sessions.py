@@ -181,9 +181,6 @@ class Sessions:
             return
         child.end_reason = exited.refused or child.end_reason
         child.exited.set()
-        if self._ports is not None:
-            self._ports.forget(exited.id)
-            self._ports_changed.set()
         self._share_rate(child.user)
 
     async def _tell_spawner(self, message: Spawn | Kill, *sockets: socket.socket) -> None:
@@ -329,8 +326,11 @@ class Sessions:
             await self._tell_spawner(Kill(id=child.id))
         finally:
             child.report.close()
-        # Only now: what it had to say, its outcome above all, may be read after the spawner's word of its end.
+        # Only now: what it had to say, its outcome or a wish for a port, may be read after the spawner's word of its end.
         await child.exited.wait()
+        if self._ports is not None:
+            self._ports.forget(child.id)
+            self._ports_changed.set()
         child.decide(Failed(reason=child.end_reason))
         del self._children[child.id]
         self._check_drained()
