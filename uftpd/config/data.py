@@ -12,19 +12,14 @@ from typing import Annotated, Literal
 import msgspec
 
 from uftp.protocol.command_port import Purpose
+from uftpd.config.section import Count, Seconds, Section
 from uftpd.config.toml import ConfigError, HostPort, PortRange
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 LEGACY_PORT = 64434
 LEGACY_COMMAND_PORT = 64435
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class Ftp(_Section, frozen=True):
+class Ftp(Section, frozen=True):
     """`[ftp]`: where clients come in.
 
     Attributes:
@@ -42,7 +37,7 @@ class Ftp(_Section, frozen=True):
     text: str = "https://www.unicore.eu"
 
 
-class CommandPort(_Section, frozen=True):
+class CommandPort(Section, frozen=True):
     """`[command_port]`: where auth servers announce sessions.
 
     Attributes:
@@ -67,7 +62,7 @@ class CommandPort(_Section, frozen=True):
     max_connections: Count = 64
 
 
-class Users(_Section, frozen=True):
+class Users(Section, frozen=True):
     """`[users]`: as whom sessions run. Without root every session runs as the user the node was started by.
 
     Attributes:
@@ -85,7 +80,7 @@ class Users(_Section, frozen=True):
     check_groups: bool = True
 
 
-class Limits(_Section, frozen=True):
+class Limits(Section, frozen=True):
     """`[limits]`: each has its own clear reply.
 
     Attributes:
@@ -134,7 +129,7 @@ class Limits(_Section, frozen=True):
                 return self.copy_sessions_per_user
 
 
-class Transfers(_Section, frozen=True):
+class Transfers(Section, frozen=True):
     """`[transfers]`: how data may travel.
 
     Attributes:
@@ -146,7 +141,7 @@ class Transfers(_Section, frozen=True):
     legacy_ciphers: tuple[Literal["AES", "BLOWFISH"], ...] = ("AES", "BLOWFISH")
 
 
-class Files(_Section, frozen=True):
+class Files(Section, frozen=True):
     """`[files]`: how sessions treat files.
 
     Attributes:
@@ -168,14 +163,14 @@ class Files(_Section, frozen=True):
     legacy_times: Literal["local", "utc"] = "local"
 
 
-class Log(_Section, frozen=True):
+class Log(Section, frozen=True):
     """`[log]`: one line an event, to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
-class DataConfig(_Section, frozen=True):
+class DataConfig(Section, frozen=True):
     """Everything a data node is told."""
 
     ftp: Ftp = Ftp()
