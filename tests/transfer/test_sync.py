@@ -18,7 +18,8 @@ import pytest
 import trio
 from scripted_ftp import Action, Dialogue, reply, scripted_server
 
-from uftp.client.login import SessionOptions
+from uftp.client.login import SessionOptions, open_ftp_session
+from uftp.client.syncing import Unsuitable, fetch_changes, send_changes
 from uftp.errors import LocalFileError, NotFound, UFTPError, UsageError
 from uftp.protocol.rsync import BLOCK_SUM, RECORD, SUMS_HEADER
 from uftp.streams import Meter, prepare
@@ -26,7 +27,17 @@ from uftp.streams.delta import follow, lead
 from uftp.transfer.copy import Access
 from uftp.transfer.sync import SyncSummary, sync_file
 
-FEATURES = ("EPSV", "RANG STREAM", "REST STREAMMFMT", "MLSD", "MLST", "APPE", "ARCHIVE", "HASH MD5*;SHA-1;SHA-256")
+FEATURES = (
+    "EPSV",
+    "RANG STREAM",
+    "REST STREAMMFMT",
+    "MLSD",
+    "MLST",
+    "APPE",
+    "ARCHIVE",
+    "HASH MD5*;SHA-1;SHA-256",
+    "CRYPTED-AES",
+)
 GREETING = "220 UFTPD 3.5.3, https://www.unicore.eu"
 QUICK = Access(session=SessionOptions(stall_timeout=2, reply_timeout=5, final_timeout=5, connect_timeout=5))
 BASE = random.Random(8).randbytes(200_000)
@@ -315,6 +326,33 @@ async def test_a_wrong_result_on_the_server_is_replaced(tmp_path: Path) -> None:
     async with upstream(files={"/f": BASE}, follower=follower) as server:
         check(await sync_file(str(local), f"{server.url}/f", access=QUICK), "copy", "not equal")
         assert server.files == {"/f": EDITED}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SessionOptions(encrypt=True, key=bytes(48), legacy_cipher="AES"),
+        SessionOptions(compress=True),
+        SessionOptions(streams=2),
+    ],
+    ids=["encrypted", "compressed", "streams"],
+)
+@pytest.mark.parametrize("up", [True, False])
+async def test_only_a_plain_connection_is_used(options: SessionOptions, up: bool, tmp_path: Path) -> None:
+    """The exchange knows no layers: what is to be encrypted would go in clear."""
+    file, new = memory(BASE), memory()
+    async with upstream(files={"/f": EDITED}) as server:
+        async with open_ftp_session("127.0.0.1", server.port, user="me", password="x", options=options) as session:
+            if up:
+                exchange = send_changes(session, b"/f", file, len(BASE), meter=Meter())
+            else:
+                exchange = fetch_changes(session, b"/f", file, len(BASE), new, new_size=len(EDITED), meter=Meter())
+            with pytest.raises(Unsuitable, match="without encryption"):
+                await exchange
+            assert session.usable
+        assert not {"EPSV", "SYNC-TO-SERVER", "SYNC-TO-CLIENT"} & set(server.verbs)
+    os.close(file)
+    os.close(new)
 
 
 @pytest.mark.parametrize("up", [True, False])

@@ -16,7 +16,7 @@ from uftp.client.wording import printable, refusal, server_said
 from uftp.errors import LocalFileError, NetworkError, PeerBrokeProtocol, TransferFailed, UFTPError
 from uftp.protocol.replies import Reply
 from uftp.protocol.rsync import block_size
-from uftp.streams import Meter, StreamError
+from uftp.streams import NO_LAYERS, Meter, StreamError
 
 if TYPE_CHECKING:
     from uftp.streams.delta import DeltaResult, Leader
@@ -30,7 +30,7 @@ _UPSTREAM_PIECE: Final = 65536
 
 
 class Unsuitable(Exception):
-    """This server would make a wrong file of this; nothing has changed there. The message says why."""
+    """The exchange would make a wrong file of this, or show it; nothing has changed there. The message says why."""
 
 
 async def fetch_changes(
@@ -51,7 +51,7 @@ async def fetch_changes(
         What it came to. That the file is right is for the caller to check.
 
     Raises:
-        Unsuitable: an upstream server cannot lead this file.
+        Unsuitable: an upstream server cannot lead this file, or the session is not as said.
         Refused, NotFound: the server says no.
         TransferFailed: the exchange broke.
         LocalFileError: a file here failed.
@@ -80,7 +80,8 @@ async def send_changes(session: FTPSession, path: bytes, source: int, size: int,
         meter: counts what moves on the connection, and stops.
 
     Raises:
-        Unsuitable: an upstream server would make a wrong file; it has been given its old one again.
+        Unsuitable: an upstream server would make a wrong file, and has been given its old one again; or the session
+            is not as said.
         UFTPError: as `fetch_changes`.
     """
     careful = session.dialect.kind != "ours"
@@ -117,6 +118,8 @@ async def _exchange(
     *,
     sending: bool,
 ) -> T:
+    if session.records is not None or session.layers != NO_LAYERS or session.streams > 1:
+        raise Unsuitable("a sync needs one data connection without encryption and compression")
     control = session.control
     async with control.dialogue():
         link = await session.open_data()

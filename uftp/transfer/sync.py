@@ -87,7 +87,8 @@ async def sync_file(
         state: totals to watch while it runs.
 
     Raises:
-        UFTPError: it did not work; the target is then as it was, or whole.
+        UFTPError: it did not work. A target here is then as it was; one on a server may be what the exchange made of
+            it if nothing could be compared or copied any more, or if the source changed meanwhile.
     """
     access = access or Access()
     state = state or CopyState()
