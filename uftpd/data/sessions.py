@@ -326,7 +326,7 @@ class Sessions:
             await self._tell_spawner(Kill(id=child.id))
         finally:
             child.report.close()
-        # Only now: what it had to say, its outcome or a wish for a port, may be read after the spawner's word of its end.
+        # Only now: what it had to say, its outcome or a wish for a port, may be read after the word of its end.
         await child.exited.wait()
         if self._ports is not None:
             self._ports.forget(child.id)
