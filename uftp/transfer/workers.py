@@ -9,6 +9,7 @@ of their replies: a small file then costs no round trip. See `uftp.transfer.bund
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -18,8 +19,10 @@ import trio
 from uftp.client.session import FTPSession
 from uftp.errors import UFTPError
 from uftp.streams import Meter
+from uftp.transfer.batch import Batch
 from uftp.transfer.bundles import SMALL_FOR_ONE, Bundle, Part
 from uftp.transfer.pieces import Piece, Splitting, count_pieces, split
+from uftp.transfer.plan import join
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, FileResult
 from uftp.transfer.task import FileTask
@@ -86,6 +89,22 @@ class Scheduler:
         _expect_pieces(task, count_pieces(task.length, size))
         for piece in split(task.length, size):
             await self._queue(task, piece)
+
+    async def offer_batch(self, batch: Batch) -> None:
+        """Queue small files of one directory; waits while enough is queued.
+
+        A file whose task cannot be made is recorded as failed.
+        """
+        for file in batch.files:
+            try:
+                task = batch.task(file)
+            except UFTPError as error:
+                source = os.fsdecode(join(batch.source_directory, file.name))
+                target = os.fsdecode(join(batch.target_directory, file.name))
+                self._state.files_found += 1
+                self._state.record(FileResult(source=source, target=target, error=error))
+            else:
+                await self.offer(task)
 
     async def _queue(self, task: FileTask, piece: Piece) -> None:
         self._open_tasks.add(task)
