@@ -16,7 +16,7 @@ from uftp.client.session import FTPSession
 from uftp.client.url import RemoteUrl, directory_around, is_url, parse_url, session_directory
 from uftp.client.wording import printable
 from uftp.errors import UFTPError, UsageError
-from uftp.transfer import download, upload
+from uftp.transfer import download_plan, upload_plan
 from uftp.transfer.archive import upload_archives
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Splitting
@@ -109,14 +109,14 @@ async def _download(
         raise UsageError("all sources must be on the same server; copy from each of them in turn")
     splitting = Splitting.of(options)
     async with access.connector(first, session_directory(urls)) as connector, _pool(connector, state) as pool:
-        roots = await download.find_roots(pool, urls, options, state, to_stdout=target == "-")
+        roots = await download_plan.find_roots(pool, urls, options, state, to_stdout=target == "-")
         if roots and target == "-":
-            await download.to_standard_output(pool, first, roots, options, state)
+            await download_plan.to_standard_output(pool, first, roots, options, state)
         elif roots:
             async with pool.session() as session:
                 dialect = session.dialect
             ranges = dialect.has_ranges or dialect.has_restart
-            plan = download.DownloadPlan(
+            plan = download_plan.DownloadPlan(
                 pool, state, options, first, roots, os.fsencode(target), ranges=ranges, several=len(urls) > 1
             )
             await Scheduler(pool, state, splitting).run(plan)
@@ -135,7 +135,7 @@ async def _upload(
         async with access.connector(url, directory, writes=True) as connector, _pool(connector, state) as pool:
             await upload_archives(pool, url, names, state)
         return state.summary()
-    roots = await trio.to_thread.run_sync(upload.find_roots, names, options, state)
+    roots = await trio.to_thread.run_sync(upload_plan.find_roots, names, options, state)
     if not roots:
         return state.summary()
     # The target itself may not be there yet; its parent has to be.
@@ -147,7 +147,7 @@ async def _upload(
         async with pool.session() as session:
             dialect = session.dialect
             info = await session.stat_or_none(url.path)
-        plan = upload.UploadPlan(pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1)
+        plan = upload_plan.UploadPlan(pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1)
         await Scheduler(pool, state, Splitting.of(options)).run(plan)
         await plan.set_directory_facts()
     return state.summary()
