@@ -43,6 +43,8 @@ class Batch:
         upload: to the server, or from it.
         fresh: the target directory was made by this copy, so that no file is replaced.
         task: makes the task that carries one of them alone; cheap, and does not block.
+        open_directory: opens the directory on this side, under the plan's rules on links; blocks. Raises OSError. None:
+            by its path, links followed.
     """
 
     source_directory: bytes
@@ -51,6 +53,7 @@ class Batch:
     upload: bool
     fresh: bool
     task: Callable[[SmallFile], FileTask]
+    open_directory: Callable[[], int] | None = None
 
     @property
     def size(self) -> int:
