@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
 
 from uftp.errors import UsageError
+from uftp.transfer.filters import Filters
 
 MIB: Final = 1024 * 1024
 _FACTORS: Final = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024 * 1024 * MIB}
@@ -80,6 +82,26 @@ def parse_byte_range(text: str) -> ByteRange:
     return ByteRange(first, last, len(parts) == 3)
 
 
+class FileFacts(NamedTuple):
+    """What is known of a file on one side before it is copied.
+
+    Attributes:
+        relative: its path below the target directory.
+        size: bytes.
+        mtime_ns: nanoseconds since 1970; None if unknown.
+        permissions: None if unknown.
+    """
+
+    relative: bytes
+    size: int
+    mtime_ns: int | None
+    permissions: int | None
+
+
+Links = Literal["follow", "keep", "skip"]
+Unchanged = Callable[[FileFacts, FileFacts], bool]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
     """How to copy.
@@ -92,6 +114,18 @@ class CopyOptions:
             helps.
         byte_range: copy only this part of each file.
         archive: the sources are archives, which the server unpacks into the target.
+        filters: which files of the sources.
+        dry_run: look at everything, report what would be copied, and change nothing.
+        links: symbolic links in trees are copied as what they point to, kept as links, or left out. A link named as a
+            source is always followed.
+        verify: compare each file with its source before it gets its name.
+        resume: go on where an earlier copy of the same ended. None: if a journal of it exists; True: take over
+            partial targets without one, too; False: never.
+        retries: attempts after the first one, a file, for what may pass.
+        limit_rate: bytes per second that all sessions together do not exceed; 0 for no limit.
+        max_errors: failed files after which the copy ends; None for no limit.
+        unchanged: asked with the facts of a source and of the file that has its target's name; True leaves it.
+            Both sides are listed for it.
     """
 
     recursive: bool = False
@@ -100,3 +134,12 @@ class CopyOptions:
     split_threshold: int | None = None
     byte_range: ByteRange | None = None
     archive: bool = False
+    filters: Filters = field(default_factory=Filters)
+    dry_run: bool = False
+    links: Links = "follow"
+    verify: bool = True
+    resume: bool | None = None
+    retries: int = 5
+    limit_rate: int = 0
+    max_errors: int | None = None
+    unchanged: Unchanged | None = None
