@@ -336,6 +336,7 @@ def test_a_restriction_is_not_sent_to_a_node_that_would_ignore_it(change: dict[s
         listen_address=st.ip_addresses().map(str),
         max_sessions=st.integers(0, 999_999),
         advertise_address=st.just("") | st.ip_addresses().map(str),
+        objects=st.sampled_from(["", "https://data1.example.org:9443", "http://[2001:db8::1]:80"]),
         features=st.lists(word).map(tuple),
     )
 )
@@ -409,3 +410,11 @@ def test_any_junk_is_a_reply_or_refused(data: bytes) -> None:
 def test_any_junk_is_addresses_or_refused(junk: str) -> None:
     with contextlib.suppress(RequestRefused):
         parse_addresses(junk)
+
+
+def test_the_object_server_of_a_node_is_no_feature_that_clients_look_for() -> None:
+    reply = PingReply(version="1", features=("UTC", "MODE U"), objects="https://data1.example.org:9443")
+    encoded = encode_ping_reply(reply)
+    assert b"Features: UTC; MODE U; OBJECTS https://data1.example.org:9443\n" in encoded
+    assert parse_ping_reply(encoded) == reply
+    assert parse_ping_reply(encode_ping_reply(PingReply(objects="http://h:1"))).objects == "http://h:1"

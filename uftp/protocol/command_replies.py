@@ -10,10 +10,18 @@ from dataclasses import dataclass
 
 from uftp.protocol.command_port import RequestRefused, is_clean
 
+_OBJECTS = "OBJECTS "
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PingReply:
-    """What a node says of itself. Legacy nodes send no features."""
+    """What a node says of itself. Legacy nodes send no features.
+
+    Attributes:
+        features: FEAT lines of ours that clients find there again (EXTENSIONS, introduction).
+        objects: address of the node's object server, such as `https://host:port`; empty without one. It travels among
+            the features, as `OBJECTS <address>`, but is none: FEAT does not list it.
+    """
 
     version: str = "n/a"
     listen_port: int = 0
@@ -21,6 +29,7 @@ class PingReply:
     max_sessions: int = 0
     advertise_address: str = ""
     features: tuple[str, ...] = ()
+    objects: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +56,9 @@ def encode_ping_reply(reply: PingReply) -> bytes:
     ]
     if reply.advertise_address:
         lines.append(f"AdvertiseAddress: {reply.advertise_address}")
-    if reply.features:
-        lines.append(f"Features: {'; '.join(reply.features)}")
+    told = [*reply.features, *([_OBJECTS + reply.objects] if reply.objects else [])]
+    if told:
+        lines.append(f"Features: {'; '.join(told)}")
     return _encode_lines(lines)
 
 
@@ -96,13 +106,15 @@ def parse_transfer_reply(data: bytes) -> int:
 def parse_ping_reply(data: bytes) -> PingReply:
     """Read a ping reply leniently: any reply means alive, every field is optional."""
     values = dict(_key_values(data))
+    told = [f.strip() for f in values.get("Features", "").split(";") if f.strip()]
     return PingReply(
         version=values.get("Version", "n/a"),
         listen_port=_number(values.get("ListenPort")),
         listen_address=values.get("ListenAddress", ""),
         max_sessions=_number(values.get("MaxSessionsPerClient")),
         advertise_address=values.get("AdvertiseAddress", ""),
-        features=tuple(f.strip() for f in values.get("Features", "").split(";") if f.strip()),
+        features=tuple(f for f in told if not f.startswith(_OBJECTS)),
+        objects=next((f.removeprefix(_OBJECTS).strip() for f in told if f.startswith(_OBJECTS)), ""),
     )
 
 
