@@ -6,6 +6,7 @@ settings, and `uftpd check-config` also whether the files named can be read.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -163,6 +164,44 @@ class Files(Section, frozen=True):
     legacy_times: Literal["local", "utc"] = "local"
 
 
+class Objects(Section, frozen=True):
+    """`[objects]`: the object server: one file over HTTP, for whoever has the secret of a request with `http=true`
+    (EXTENSIONS section 7). Auth servers send downloads of shares here, if they are told to.
+
+    Attributes:
+        listen: addresses for plain HTTP, which anybody on the way can read and change. Empty: none.
+        listen_tls: addresses for HTTPS.
+        certificate, key: PEM files, for HTTPS.
+        url: what auth servers send browsers to, `https://host[:port]`, where that is not the address listened on:
+            behind a proxy or NAT, or by another name. Empty: this machine's name or the address, and the port.
+        relays: processes that do the encryption; 0: one for each processor.
+        connections: of one object at a time; aria2c -x has 16 at most.
+        relay_connections: of one relay at a time.
+        head_seconds: for the head of a request to arrive, and for a TLS handshake.
+        idle_seconds: a connection that asks for nothing more ends, and an object nobody asks for is closed.
+        stall_seconds: a download whose client takes no byte ends.
+        longest_seconds: how long downloads may go on that began before their secret ended.
+    """
+
+    listen: tuple[HostPort, ...] = ()
+    listen_tls: tuple[HostPort, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    url: str = ""
+    relays: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    connections: Count = 64
+    relay_connections: Count = 2000
+    head_seconds: Seconds = 15.0
+    idle_seconds: Seconds = 30.0
+    stall_seconds: Seconds = 120.0
+    longest_seconds: Seconds = 86400.0
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is an object server."""
+        return bool(self.listen or self.listen_tls)
+
+
 class Log(Section, frozen=True):
     """`[log]`: one line an event, to standard error."""
 
@@ -179,9 +218,11 @@ class DataConfig(Section, frozen=True):
     limits: Limits = Limits()
     transfers: Transfers = Transfers()
     files: Files = Files()
+    objects: Objects = Objects()
     log: Log = Log()
 
 
+_OBJECT_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 _TLS_FILES = ("certificate", "key", "ca", "acl")
 
 
@@ -200,6 +241,19 @@ def problems(config: DataConfig) -> list[str]:
         found.append("ftp.listen: at least one address is needed")
     if any(c < " " or c == "\x7f" for c in config.ftp.text):
         found.append("ftp.text: no control characters")
+    return [*found, *_object_problems(config.objects)]
+
+
+def _object_problems(objects: Objects) -> list[str]:
+    found = []
+    if objects.listen_tls:
+        missing = [name for name in ("certificate", "key") if getattr(objects, name) is None]
+        if missing:
+            found.append(f"{', '.join(f'objects.{name}' for name in missing)}: required for objects.listen_tls")
+    if objects.url and not _OBJECT_URL.fullmatch(objects.url):
+        found.append("objects.url: expected http://HOST[:PORT] or https://HOST[:PORT], without a path")
+    if objects.url and not objects.enabled:
+        found.append("objects.url: there is no object server without objects.listen or objects.listen_tls")
     return found
 
 
