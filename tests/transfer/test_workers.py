@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import cast
 
 import trio
@@ -11,6 +11,7 @@ import trio
 from uftp.client.session import FTPSession
 from uftp.errors import TransferFailed
 from uftp.streams import Meter
+from uftp.transfer.batch import Queue
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece, Splitting
 from uftp.transfer.pool import SessionPool
@@ -68,8 +69,8 @@ async def test_an_interrupt_during_the_cleaning_of_a_failed_file() -> None:
     task = FailingTask()
     scheduler = Scheduler(cast("SessionPool", Pool()), CopyState(), Splitting.of(CopyOptions()))
 
-    async def plan(offer: Callable[[FileTask], Awaitable[None]]) -> None:
-        await offer(task)
+    async def plan(queue: Queue) -> None:
+        await queue.offer(task)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run, plan)

@@ -6,9 +6,9 @@ batch could not carry, `Batch.task` makes the task that carries one of them alon
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from uftp.transfer.task import FileTask
 
@@ -59,3 +59,16 @@ class Batch:
     def size(self) -> int:
         """Bytes of all of them together, as listed."""
         return sum(file.size for file in self.files)
+
+
+class Queue(Protocol):
+    """What a plan is given to put its work into. Both wait while enough is queued."""
+
+    async def offer(self, task: FileTask, /) -> None:
+        """Have one file copied."""
+
+    async def offer_batch(self, batch: Batch, /) -> None:
+        """Have small files copied; of each the result is recorded."""
+
+
+Plan = Callable[[Queue], Awaitable[None]]

@@ -14,6 +14,7 @@ from uftp.client.wording import printable
 from uftp.errors import NetworkError, TimedOut, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.streams import Meter
+from uftp.transfer.batch import Queue
 from uftp.transfer.download import Download
 from uftp.transfer.local import LocalTree, Stream, Target, local_error, open_target
 from uftp.transfer.options import CopyOptions
@@ -151,7 +152,8 @@ class DownloadPlan:
         self._tree = LocalTree(target)
         self._directories: list[tuple[bytes, FileInfo]] = []
 
-    async def __call__(self, offer: Offer) -> None:
+    async def __call__(self, queue: Queue) -> None:
+        offer = queue.offer
         if self._placement.into_directory:
             try:
                 await trio.to_thread.run_sync(self._tree.create)

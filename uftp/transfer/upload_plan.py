@@ -16,6 +16,7 @@ from uftp.client.wording import printable
 from uftp.errors import NotFound, Refused, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.protocol.names import is_part_name
+from uftp.transfer.batch import Queue
 from uftp.transfer.local import local_error
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.plan import Placement, Root, join, place
@@ -136,7 +137,8 @@ class UploadPlan:
             raise UsageError(f"{url.display()}: is a directory; give standard input a file name there")
         self._directories: list[tuple[bytes, _Found]] = []
 
-    async def __call__(self, offer: Offer) -> None:
+    async def __call__(self, queue: Queue) -> None:
+        offer = queue.offer
         fresh = False
         if self._placement.into_directory and self._info is None and self._url.path:
             async with self._pool.session() as session:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -19,7 +18,7 @@ import trio
 from uftp.client.session import FTPSession
 from uftp.errors import UFTPError
 from uftp.streams import Meter
-from uftp.transfer.batch import Batch
+from uftp.transfer.batch import Batch, Plan
 from uftp.transfer.bundles import SMALL_FOR_ONE, Bundle, Part
 from uftp.transfer.pieces import Piece, Splitting, count_pieces, split
 from uftp.transfer.plan import join
@@ -53,8 +52,8 @@ class Scheduler:
         self._plan_error: UFTPError | None = None
         self._bundles = True  # until a server turns out to have no MODE U
 
-    async def run(self, plan: Callable[[Callable[[FileTask], Awaitable[None]]], Awaitable[None]]) -> None:
-        """Run `plan`, which offers tasks, and the workers, until all is done.
+    async def run(self, plan: Plan) -> None:
+        """Run `plan`, which offers work, and the workers, until all is done.
 
         Cancelling leaves no part files, on either side, if the server can be reached within a quarter of a minute.
 
@@ -66,7 +65,7 @@ class Scheduler:
                 self._nursery = nursery
                 async with self._send:
                     try:
-                        await plan(self.offer)
+                        await plan(self)
                     except UFTPError as error:
                         self._plan_error = error
                 self._state.planned = True
