@@ -33,6 +33,8 @@ from uftpd.auth.metrics import Metrics
 from uftpd.auth.monitoring import build_monitoring
 from uftpd.auth.reload import InForce, load_keys
 from uftpd.auth.services import Keys, Lasting
+from uftpd.auth.shares.grants import Grants
+from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store, open_store
 from uftpd.auth.store.housekeeping import Tally, keep_house
 from uftpd.auth.tls import ExchangeableContext, tls_context
@@ -119,7 +121,8 @@ async def serve(
         async with trio.open_nursery() as background:
             metrics = Metrics()
             opened.store.observer = metrics.observe_store
-            lasting = Lasting(opened.store, Tally(), metrics, background)
+            grants = Grants(opened.store)
+            lasting = Lasting(opened.store, Tally(), metrics, background, grants, Deliveries())
             running = InForce(config, opened.keys, lasting, opened.tls)
             metrics.watch(
                 lambda: running.services.registry, opened.store, lambda: running.services.facts.certificate_ends
@@ -127,6 +130,7 @@ async def serve(
             if config.store == StoreSettings():
                 event("no [store]: what is kept is lost at the end", level=logging.WARNING)
             background.start_soon(keep_house, opened.store, lasting.tally)
+            background.start_soon(grants.keep_counting)
             background.start_soon(running.watch_files)
             async with trio.open_nursery() as nursery:
                 http = _HttpConfig(running, opened.listeners, opened.tls)

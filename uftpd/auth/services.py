@@ -20,6 +20,8 @@ from uftpd.auth.metrics import Metrics
 from uftpd.auth.nodes.client import CommandPort
 from uftpd.auth.nodes.registry import NodeRegistry, build_registry
 from uftpd.auth.security_sessions import SecuritySessions
+from uftpd.auth.shares.grants import Grants
+from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store
 from uftpd.auth.store.housekeeping import Tally
 from uftpd.auth.store.revocations import StoredRevocations
@@ -51,12 +53,16 @@ class Lasting:
         tally: how much of it there is.
         metrics: what is counted.
         background: tasks that nobody waits for.
+        grants: the shares.
+        deliveries: what is being delivered by them.
     """
 
     store: Store
     tally: Tally
     metrics: Metrics
     background: trio.Nursery
+    grants: Grants
+    deliveries: Deliveries
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ class Services:
     metrics: Metrics
     store: Store
     background: trio.Nursery
+    grants: Grants
+    deliveries: Deliveries
 
 
 def build_services(
@@ -117,6 +125,8 @@ def build_services(
         metrics=lasting.metrics,
         store=lasting.store,
         background=lasting.background,
+        grants=lasting.grants,
+        deliveries=lasting.deliveries,
     )
 
 

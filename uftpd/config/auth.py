@@ -36,6 +36,7 @@ from uftp.protocol.dn import InvalidName, parse_name
 from uftpd.config.login import Login, login_problems
 from uftpd.config.operating import Monitoring, SecuritySessionSettings, StoreSettings
 from uftpd.config.section import Count, Seconds, Section
+from uftpd.config.shares import Shares
 from uftpd.config.toml import ConfigError, HostPort
 
 DEFAULT_PORT = 9000
@@ -218,6 +219,7 @@ class AuthConfig(Section, frozen=True):
     attributes: AttributeFiles = AttributeFiles()
     command_port: CommandPortClient = CommandPortClient()
     sessions: Sessions = Sessions()
+    shares: Shares = Shares()
     limits: Limits = Limits()
     store: StoreSettings = StoreSettings()
     security_sessions: SecuritySessionSettings = SecuritySessionSettings()
@@ -242,6 +244,10 @@ def problems(config: AuthConfig) -> list[str]:
             )
         if any(not instance.plain for instance in node.instances):
             found += _tls_problems(config, name)
+    for setting in ("servers", "direct"):
+        named = getattr(config.shares, setting)
+        unknown = [name for name in named if name not in config.nodes] if isinstance(named, tuple) else []
+        found += [f"shares.{setting}: there is no server '{name}'" for name in unknown]
     return found
 
 

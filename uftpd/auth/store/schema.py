@@ -5,7 +5,7 @@ Times are Unix seconds. Steps only add: a server of the version before must be a
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Double, Index, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 MAX_TOKEN_ID = 128
 
@@ -35,4 +35,67 @@ revoked_tokens = Table(
     Column("revoked", Double, nullable=False),
     Column("expires", Double, nullable=False),
     Index("revoked_tokens_by_end", "expires"),
+)
+
+# One row a share (CONTROL-PLANE 4.1). `grant_hash` stands for server, owner, path and target, `path_hash` for server
+# and path: both are found by it, and long paths do not fit into an index. `spent` counts the bytes handed out of a
+# share that counts its uses, `tries` the archives of it that broke off.
+shares = Table(
+    "shares",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("server", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("path_hash", LargeBinary(32), nullable=False),
+    Column("grant_hash", LargeBinary(32), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("uid", Text, nullable=False),
+    Column("gid", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("access", Integer, nullable=False),
+    Column("one_time", Boolean, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("access_count", BigInteger, nullable=False),
+    Column("last_access", BigInteger, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("max_downloads", Integer, nullable=False),
+    Column("downloads", Integer, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Index("shares_by_path", "path_hash"),
+    Index("shares_by_grant", "grant_hash", unique=True),
+    Index("shares_by_owner", "owner"),
+    Index("shares_by_target", "target"),
+    Index("shares_by_end", "expires"),
+)
+
+# One row a delivery that is under way from a share that counts its uses; `size` is -1 if it was not known before.
+share_claims = Table(
+    "share_claims",
+    metadata,
+    Column("claim_id", String(32), primary_key=True),
+    Column("share_id", String(64), nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("part", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Index("share_claims_by_share", "share_id"),
+    Index("share_claims_by_end", "lease_until"),
+)
+
+# What somebody has of an object that came in parts: half-open intervals of bytes, as JSON.
+share_progress = Table(
+    "share_progress",
+    metadata,
+    Column("share_id", String(64), nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("part", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("intervals", Text, nullable=False),
+    Column("changed", Double, nullable=False),
+    Index("share_progress_by_share", "share_id"),
 )
