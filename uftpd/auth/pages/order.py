@@ -45,7 +45,7 @@ class Order:
         )
 
     def query(self) -> str:
-        """The query that asks for it, with its `?`; empty for the usual order."""
+        """The query that asks for it, with its `?`; a bare `?` for the usual order."""
         words: dict[str, str] = {}
         if self.key != "name" or self.descending:
             words = {"sort": self.key, "order": "desc" if self.descending else "asc"}
@@ -58,6 +58,10 @@ class Order:
         if key == self.key:
             return replace(self, descending=not self.descending, page=1)
         return Order(key, descending=key != "name")  # the largest, the newest: what people look for
+
+    def at(self, page: int) -> Order:
+        """The same order, another page of it."""
+        return replace(self, page=page)
 
     def sorted(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries in this order, directories first."""

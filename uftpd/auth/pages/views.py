@@ -129,6 +129,7 @@ class DirectoryView:
         archives: this directory as one file: `Link("zip", ...)`, `Link("tar", ...)`.
         readme: None if there is none.
         commands: lines to copy.
+        upload_command: the line that uploads a file with curl, shown where there is no JavaScript; empty for none.
         base: path in front of all addresses where the server is reached below one (`server.external_url`), without
             a `/` at its end; else empty.
     """
@@ -142,6 +143,7 @@ class DirectoryView:
     archives: Sequence[Link] = ()
     readme: Readme | None = None
     commands: Sequence[Command] = ()
+    upload_command: str = ""
     base: str = ""
 
 
@@ -162,6 +164,7 @@ class FileView:
         checksums: what can be asked for: `Link("SHA-256", "...?checksum=sha256")`, answered with this page again.
         checksum: algorithm and hexadecimal digest, when it was asked for.
         commands: lines to copy.
+        upload_command: as in `DirectoryView`.
         base: as in `DirectoryView`.
     """
 
@@ -177,6 +180,7 @@ class FileView:
     checksums: Sequence[Link] = ()
     checksum: tuple[str, str] | None = None
     commands: Sequence[Command] = ()
+    upload_command: str = ""
     base: str = ""
 
 
