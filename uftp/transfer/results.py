@@ -6,10 +6,12 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from uftp.errors import SomeFailed, UFTPError
 from uftp.streams import Meter
+
+Action = Literal["copy", "delete"]
 
 _KEPT_FAILURES: Final = 10_000  # failures remembered for the summary; all are reported as they happen
 
@@ -19,7 +21,8 @@ class FileResult:
     """One file, or a directory that could not be read or made.
 
     Attributes:
-        source, target: as the user would write them.
+        source, target: as the user would write them; of what is deleted the source is empty.
+        action: what was done, or would be in a dry run.
         bytes: moved.
         seconds: from the first byte asked for to the final name.
         error: why it failed, None if it is done.
@@ -27,6 +30,7 @@ class FileResult:
 
     source: str
     target: str
+    action: Action = "copy"
     bytes: int = 0
     seconds: float = 0.0
     error: UFTPError | None = None
@@ -34,8 +38,9 @@ class FileResult:
     @property
     def problem(self) -> str:
         """Why it failed, and which one it is: what ends a session does not say whose it was."""
-        name = re.split("[/:]", self.source)[-1]
-        return str(self.error) if name and name in str(self.error) else f"{self.source}: {self.error}"
+        place = self.source or self.target
+        name = re.split("[/:]", place)[-1]
+        return str(self.error) if name and name in str(self.error) else f"{place}: {self.error}"
 
     def to_json(self) -> dict[str, object]:
         """The members of a line of `--json` output."""
@@ -47,6 +52,8 @@ class FileResult:
             "seconds": round(self.seconds, 6),
             "ok": self.error is None,
         }
+        if self.action != "copy":
+            record["type"] = self.action
         if self.error is not None:
             record["error"] = str(self.error)
             record["exit_code"] = self.error.exit_code
@@ -64,6 +71,8 @@ class CopyState:
         files_found, bytes_found: by the planner so far.
         planned: whether the planner has seen everything.
         files_done, files_failed, bytes_done: so far; `moved` has the running transfers, too.
+        files_unchanged: found to be there already, so far.
+        deleted: files and directories removed, so far.
         sessions: opened so far.
         failures: the first of them.
     """
@@ -77,28 +86,36 @@ class CopyState:
     files_done: int = 0
     files_failed: int = 0
     bytes_done: int = 0
+    files_unchanged: int = 0
+    deleted: int = 0
     sessions: int = 0
     failures: list[FileResult] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
-    _running: set[Meter] = field(default_factory=set)
+    _running: dict[Meter, str] = field(default_factory=dict)
 
     @property
     def moved(self) -> int:
         """Bytes moved, those of running transfers included."""
         return self.bytes_done + sum(meter.moved for meter in tuple(self._running))
 
-    def start(self, meter: Meter) -> None:
-        """Count a transfer that begins."""
-        self._running.add(meter)
+    def running(self) -> list[tuple[str, int]]:
+        """The transfers going on that have a name, each with the bytes it has moved."""
+        return [(name, meter.moved) for meter, name in tuple(self._running.items()) if name]
+
+    def start(self, meter: Meter, name: str = "") -> None:
+        """Count a transfer that begins, of the file `name`."""
+        self._running[meter] = name
 
     def stop(self, meter: Meter) -> None:
         """Count a transfer that has ended."""
-        self._running.discard(meter)
+        self._running.pop(meter, None)
         self.bytes_done += meter.moved
 
     def record(self, result: FileResult) -> None:
         """Count a file that is done or failed, and pass it on."""
-        if result.error is None:
+        if result.error is None and result.action == "delete":
+            self.deleted += 1
+        elif result.error is None:
             self.files_done += 1
         else:
             self.files_failed += 1
@@ -114,6 +131,8 @@ class CopyState:
             bytes=self.bytes_done,
             seconds=time.monotonic() - self.started,
             failures=tuple(self.failures),
+            unchanged=self.files_unchanged,
+            deleted=self.deleted,
         )
 
 
@@ -127,6 +146,8 @@ class CopySummary:
         bytes: moved.
         seconds: in all.
         failures: the failed ones (the first ten thousand).
+        unchanged: files that were there already, and were left.
+        deleted: files and directories removed.
     """
 
     files: int
@@ -134,6 +155,8 @@ class CopySummary:
     bytes: int
     seconds: float
     failures: tuple[FileResult, ...] = ()
+    unchanged: int = 0
+    deleted: int = 0
 
     def to_json(self) -> dict[str, object]:
         """The members of the last line of `--json` output."""
@@ -141,6 +164,8 @@ class CopySummary:
             "type": "summary",
             "files": self.files,
             "failed": self.failed,
+            "unchanged": self.unchanged,
+            "deleted": self.deleted,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 6),
         }
