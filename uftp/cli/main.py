@@ -17,14 +17,14 @@ from uftp.cli.exits import EXIT_TABLE
 from uftp.errors import EXIT_INTERRUPTED, UsageError
 
 # Command to module and help line; aliases have no help line and are not listed.
-_COMMANDS: Final[dict[str, tuple[str, str]]] = {
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "info": ("info", "Show the servers one may use, and who one is there."),
     "auth": ("auth", "Get host, port and one-time password for another FTP client."),
     "ls": ("ls", "List a directory."),
     "find": ("find", "List a directory tree."),
     "stat": ("stat", "Show what is known of a file."),
     "cp": ("cp", "Copy files to or from a server."),
-    "sync": ("sync", "Make a file equal to another, moving only what differs."),
+    "sync": ("sync", "Make a tree or a file equal to another, moving only what differs."),
     "cat": ("cat", "Write files to standard output."),
     "mkdir": ("mkdir", "Create directories."),
     "mv": ("mv", "Rename or move a file on a server."),
@@ -34,8 +34,9 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "logout": ("logout", "Forget such a login."),
     "issue-token": ("issue_token", "Get a token that stands for you, for a job or a script."),
     "endpoints": ("endpoints", "List the names set up for servers."),
+    "completion": ("completion", "Print a script that completes commands and options in your shell."),
 }
-_ALIASES: Final = {"authenticate": "auth"}
+ALIASES: Final = {"authenticate": "auth"}
 
 _EPILOG: Final = f"""
 \b
@@ -64,21 +65,21 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        name = _ALIASES.get(cmd_name, cmd_name)
-        if name not in _COMMANDS:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in COMMANDS:
             return None
-        found = import_module(f"uftp.cli.{_COMMANDS[name][0]}_command").command
+        found = import_module(f"uftp.cli.{COMMANDS[name][0]}_command").command
         if not isinstance(found, click.Command):
-            raise TypeError(f"uftp.cli.{_COMMANDS[name][0]}_command has no command")
+            raise TypeError(f"uftp.cli.{COMMANDS[name][0]}_command has no command")
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # click would import every command for its help line.
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
