@@ -42,9 +42,13 @@ def visible(name: str) -> str:
 
 
 def visible_markup(name: str) -> Markup:
-    """A name as HTML, isolated from the writing direction around it; codes look different from letters."""
+    """A name as HTML; codes look different from letters.
+
+    It is isolated from the writing direction around it, and goes from left to right itself, so that the extension
+    stands at its end in every script.
+    """
     if name.isascii() and name.isprintable():
-        return Markup("<bdi>{}</bdi>").format(name)
+        return Markup('<bdi dir="ltr">{}</bdi>').format(name)
     shown: list[Markup] = []
     plain: list[str] = []
     for character in name:
@@ -55,7 +59,7 @@ def visible_markup(name: str) -> Markup:
         else:
             plain.append(character)
     shown.append(escape("".join(plain)))
-    return Markup("<bdi>{}</bdi>").format(Markup("").join(shown))
+    return Markup('<bdi dir="ltr">{}</bdi>').format(Markup("").join(shown))
 
 
 def is_plain(text: str) -> bool:
