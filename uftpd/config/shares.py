@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from uftpd.config.section import Count, Section
+from uftpd.config.section import Count, Seconds, Section
 
 Period = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -32,6 +32,11 @@ class Shares(Section, frozen=True):
         client_address: where the FTP connections of this server itself come from, as the data nodes see it.
         direct: downloads are redirected to the data node's own object server: on which servers, or on all or none.
         stop_on_delete: who removes a share also ends what is being fetched by it; otherwise only where asked to.
+        sessions: that this server has on data nodes for downloads and uploads at a time, idle ones included. Each is a
+            process on the node. Small files share sessions; each large one has its own.
+        sessions_per_share: of these, for one share.
+        idle_seconds: an idle one is closed.
+        wait_seconds: how long a request waits for one; then it is answered 503.
     """
 
     servers: tuple[str, ...] | None = None
@@ -43,6 +48,10 @@ class Shares(Section, frozen=True):
     client_address: tuple[str, ...] = ("127.0.0.1", "::1")
     direct: bool | tuple[str, ...] = False
     stop_on_delete: bool = False
+    sessions: Count = 128
+    sessions_per_share: Count = 32
+    idle_seconds: Seconds = 20.0
+    wait_seconds: Seconds = 20.0
 
     def __post_init__(self) -> None:
         for address in self.client_address:
