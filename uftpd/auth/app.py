@@ -10,6 +10,8 @@ from uftpd.auth.edge import Edge
 from uftpd.auth.endpoints import Endpoint, routes
 from uftpd.auth.monitoring import PublicHealth
 from uftpd.auth.openapi import Description
+from uftpd.auth.pages.assets import asset_endpoints
+from uftpd.auth.pages.failures import ErrorPages, base_path
 from uftpd.auth.resources import Resources
 from uftpd.auth.services import Services
 from uftpd.auth.token_resource import token_endpoints
@@ -23,11 +25,13 @@ def all_endpoints(services: Services) -> list[Endpoint]:
         *AdminActions(services).endpoints(),
         *PublicHealth(services).endpoints(),
     ]
-    return [*described, *Description(described).endpoints()]
+    # Pages are for people, and no part of what is described to programs.
+    return [*described, *Description(described).endpoints(), *asset_endpoints()]
 
 
 def build_app(services: Services) -> Edge:
     """The ASGI application."""
     router = Router(routes(all_endpoints(services), services.callers.find), redirect_slashes=False)
     proxies = TrustedProxies(services.config.server.trusted_proxies)
-    return Edge(router, services.config.limits, proxies, services.metrics)
+    pages = ErrorPages(router, base_path(services.config.server.external_url))
+    return Edge(pages, services.config.limits, proxies, services.metrics)

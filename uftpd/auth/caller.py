@@ -13,7 +13,7 @@ from uftpd.auth.attributes.preferences import apply_preferences
 from uftpd.auth.edge import RequestContext, context_of
 from uftpd.auth.endpoints import Caller
 from uftpd.auth.errors import Refused, RequestError
-from uftpd.auth.identity.base import Identity, read_authorization
+from uftpd.auth.identity.base import Credentials, Identity, read_authorization
 from uftpd.auth.identity.chain import LoginChain
 from uftpd.auth.identity.revocation import Revocations
 from uftpd.auth.metrics import Metrics
@@ -57,9 +57,47 @@ class Callers:
         else:
             identity = await self._by_credentials(request, context)
             session = await self._sessions.give(identity, context.peer)
-        context.facts["dn"] = identity.dn
         if session is not None:
             context.reply_headers |= session.headers(self._clock())
+        return await self._caller(identity, request)
+
+    async def find_by_session(self, session_id: str, request: Request) -> tuple[Caller, SecuritySession]:
+        """Whose security session this is; what else the request shows is not looked at.
+
+        Raises:
+            UnknownSession: nobody's, or not any more, or there are no security sessions here.
+        """
+        if not self._sessions.enabled:
+            raise UnknownSession
+        identity, session = await self._by_session([session_id], context_of(request))
+        return await self._caller(identity, request), session
+
+    async def log_in(self, authorization: str, request: Request) -> tuple[Caller, SecuritySession | None]:
+        """Who these credentials belong to, and a security session for them if there is one to be had.
+
+        Args:
+            authorization: as in the header of this name.
+            request: where they came from.
+
+        Raises:
+            Refused: the credentials are not accepted.
+            RequestError: this server cannot find that out now.
+        """
+        context = context_of(request)
+        credentials = read_authorization(authorization, context.peer, context.request_id)
+        identity = await self._authenticate(credentials)
+        return await self._caller(identity, request), await self._sessions.give(identity, context.peer)
+
+    async def log_out(self, session: SecuritySession) -> None:
+        """End a security session.
+
+        Raises:
+            StoreUnavailable: it cannot be ended now.
+        """
+        await self._sessions.end(session)
+
+    async def _caller(self, identity: Identity, request: Request) -> Caller:
+        context_of(request).facts["dn"] = identity.dn
         granted = entitlements(await collect(identity, self._sources), identity.servers)
         preferences = identity.preferences
         if preferences is None:
@@ -87,7 +125,11 @@ class Callers:
         headers = request.headers.getlist("authorization")
         if len(headers) > 1:
             raise Refused("More than one Authorization header")
-        credentials = read_authorization(headers[0] if headers else None, context.peer, context.request_id)
+        return await self._authenticate(
+            read_authorization(headers[0] if headers else None, context.peer, context.request_id)
+        )
+
+    async def _authenticate(self, credentials: Credentials) -> Identity:
         # A label must be one of few words, and the scheme is whatever a stranger wrote.
         method = credentials.scheme if credentials.scheme in ("basic", "bearer") else "other"
         try:

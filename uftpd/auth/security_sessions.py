@@ -237,6 +237,16 @@ class SecuritySessions:
         self._tally.security_sessions += 1
         return session
 
+    async def end(self, session: SecuritySession) -> None:
+        """End one session.
+
+        Raises:
+            StoreUnavailable: it cannot be ended now.
+        """
+        id_hash = _hash(session.id)
+        await self._store.write(lambda connection: sessions.end(connection, id_hash))
+        self.forget()
+
     async def end_of_person(self, person: str) -> int:
         """End all sessions of a canonical name; returns how many the store had."""
         ended = await self._store.write(lambda connection: sessions.end_of_person(connection, person))

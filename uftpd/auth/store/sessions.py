@@ -56,6 +56,11 @@ def add(connection: Connection, row: SessionRow, *, per_address: int, per_person
     connection.execute(insert(table).values(**{name: getattr(row, name) for name in row.__slots__}))
 
 
+def end(connection: Connection, id_hash: bytes) -> None:
+    """Remove one session."""
+    connection.execute(delete(table).where(table.c.id_hash == id_hash))
+
+
 def end_of_person(connection: Connection, person: str) -> int:
     """Remove all sessions of a canonical name; returns how many."""
     return connection.execute(delete(table).where(table.c.person == person)).rowcount
