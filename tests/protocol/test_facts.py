@@ -43,6 +43,15 @@ infos = st.builds(
     readable=st.booleans(),
     writable=st.booleans(),
     executable=st.booleans(),
+    unique=st.none() | st.from_regex(rb"[0-9a-f]{1,16}g[0-9a-f]{1,16}", fullmatch=True),
+)
+links = st.builds(
+    FileInfo,
+    name=st.just(b"x"),
+    size=st.integers(min_value=0, max_value=4096),
+    mtime_ns=st.just(FEB_2021),
+    mode=st.just(0o120777),
+    link=st.binary(min_size=1, max_size=300),
 )
 
 
@@ -123,6 +132,13 @@ def test_facts_are_read_back(info: FileInfo) -> None:
     assert parse_facts(b" " + line, utc=True) == info, "MLST has a blank before"
 
 
+@given(info=links)
+def test_the_target_of_a_link_can_be_any_text(info: FileInfo) -> None:
+    line = format_facts(info, utc=True, type_first=True).encode() + b" " + info.name
+    assert line.startswith(b"type=OS.unix=symlink;")
+    assert parse_facts(line, utc=True) == info
+
+
 def test_facts_are_written_as_the_legacy_clients_read_them() -> None:
     info = FileInfo(name=b"digits.txt", size=10, mtime_ns=FEB_2021 + 5, mode=0o100644)
     assert format_facts(info, utc=True) == "size=10;modify=20210203040506;type=file;perm=rw;UNIX.mode=100644;"
@@ -147,7 +163,7 @@ def test_facts_can_begin_with_the_type() -> None:
         (  # pyftpdlib
             b"modify=20210203040506;perm=el;size=4096;type=dir;unique=fd0ag2;unix.gid=0;unix.mode=0755; a b ",
             FileInfo(name=b"a b ", size=4096, mtime_ns=FEB_2021, is_dir=True, mode=0o755, writable=False,
-                     executable=True),
+                     executable=True, unique=b"fd0ag2"),
         ),
         (b"Type=file;SIZE=3;Perm=adfrw; x", FileInfo(name=b"x", size=3, mtime_ns=0)),
         (b"type=dir;sizd=4096; x", FileInfo(name=b"x", size=4096, mtime_ns=0, is_dir=True)),
@@ -177,7 +193,7 @@ def test_what_are_no_facts(line: bytes) -> None:
 
 @given(infos)
 def test_stat_lines_are_read_back(info: FileInfo) -> None:
-    known = replace(info, mode=None, mtime_ns=info.mtime_ns // 1_000_000 * 1_000_000)
+    known = replace(info, mode=None, mtime_ns=info.mtime_ns // 1_000_000 * 1_000_000, unique=None)
     assert parse_stat(format_stat(info)) == known
 
 

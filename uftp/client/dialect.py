@@ -46,6 +46,11 @@ class Dialect:
         return self.kind == "ours"
 
     @property
+    def has_links(self) -> bool:
+        """Whether symbolic links can be listed as such, and made (EXTENSIONS section 6)."""
+        return self.kind == "ours" and "LINKS" in self.features
+
+    @property
     def has_ranges(self) -> bool:
         """RANG: a transfer of any part of a file, in both directions."""
         return "RANG STREAM" in self.features

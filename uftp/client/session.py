@@ -80,6 +80,7 @@ class FTPSession:
         self.final_timeout = final_timeout
         self._start_directory = start_directory
         self._data_ports = moving.DataPorts()
+        self._links_shown = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,13 +115,33 @@ class FTPSession:
 
     # -- files ----------------------------------------------------------------------------------------------------
 
-    async def listdir(self, path: bytes) -> list[FileInfo]:
-        """The entries of a directory, in the server's order; links count as what they point to.
+    async def show_links(self, shown: bool) -> None:
+        """Have the server list symbolic links as such, or as what they point to (EXTENSIONS section 6).
 
         Raises:
-            NotFound, Refused: no such directory, or no right to list it.
+            Refused: it cannot.
+        """
+        if shown == self._links_shown:
+            return
+        if not self.dialect.has_links:
+            raise Refused(f"{self.name}: the server does not tell links from what they point to")
+        async with self.control.dialogue():
+            line = b"OPTS MLST LINKS ON" if shown else b"OPTS MLST LINKS OFF"
+            await self._expect(line, (200,), None, "choose how links are listed")
+        self._links_shown = shown
+
+    async def listdir(self, path: bytes, *, links: bool = False) -> list[FileInfo]:
+        """The entries of a directory, in the server's order.
+
+        Args:
+            path: the directory.
+            links: whether symbolic links are listed as such, and not as what they point to.
+
+        Raises:
+            NotFound, Refused: no such directory, or no right to list it; or the server cannot list links as such.
             PeerBrokeProtocol: a listing that makes no sense, or has unsafe names.
         """
+        await self.show_links(links)
         if self.records is not None:
             from uftp.client import record_moving
 
@@ -147,12 +168,17 @@ class FTPSession:
                 raise PeerBrokeProtocol(f"{self.name}: unsafe file name in a listing: {printable(entry.name)}")
         return [entry for entry in entries if entry is not None and entry.name != b"."]
 
-    async def stat(self, path: bytes) -> FileInfo:
+    async def stat(self, path: bytes, *, links: bool = False) -> FileInfo:
         """What is known of one file or directory; `name` is the last component of `path`.
 
+        Args:
+            path: which.
+            links: whether of a symbolic link, and not of what it points to.
+
         Raises:
-            NotFound, Refused: no such file, or no right to look.
+            NotFound, Refused: no such file, or no right to look; or the server cannot tell links.
         """
+        await self.show_links(links)
         async with self.control.dialogue():
             if self.dialect.kind == "upstream":
                 info = await self._stat_upstream(path)
@@ -235,6 +261,29 @@ class FTPSession:
         """Remove an empty directory."""
         async with self.control.dialogue():
             await self._expect(b"RMD " + self.wire(path), (200, 250), path, "remove the directory")
+
+    async def symlink(self, target: bytes, path: bytes) -> None:
+        """Make a symbolic link (EXTENSIONS section 6).
+
+        Args:
+            target: what it points to, as it will stand in the link.
+            path: its name; nothing may be there.
+
+        Raises:
+            Refused, NotFound: the server cannot, or says no.
+        """
+        async with self.control.dialogue():
+            await self._expect(self.symlink_line(target, path), (200, 250), path, "make the link")
+
+    def symlink_line(self, target: bytes, path: bytes) -> bytes:
+        """The command that `symlink` sends.
+
+        Raises:
+            Refused: the server makes no links.
+        """
+        if not self.dialect.has_links:
+            raise Refused(f"{printable(path)}: the server makes no symbolic links")
+        return b"SITE SYMLINK " + pct_encode(target) + b" " + self.wire(path)
 
     async def delete(self, path: bytes) -> None:
         """Remove a file."""

@@ -10,13 +10,17 @@ import re
 import stat
 import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from uftp.protocol._errors import ProtocolError
+from uftp.protocol.names import pct_decode, pct_encode
 
 NANOSECONDS = 1_000_000_000
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _HALF_YEAR = 15_811_200  # seconds; an older date is listed with its year instead of the time
 
+_LINK = "OS.unix=symlink"
+_LINK_VALUE = _LINK.lower().encode()
 _TIME = re.compile(rb"([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})(?:\.([0-9]{1,9})[0-9]*)?")
 _LIST_LINE = re.compile(
     rb"([-dlbcps])([-rwxsStT]{9})[.+@]?\s+[0-9]+\s+\S+\s+\S+\s+([0-9]+)\s+([A-Z][a-z]{2})\s+([0-9]{1,2})\s+"
@@ -37,6 +41,8 @@ class FileInfo:
         is_dir: whether it is a directory; links count as what they point to.
         mode: `st_mode` with the file type bits, None where the server does not say.
         readable, writable, executable: rights of the session's user; on directories: list, change, enter.
+        link: what a symbolic link points to, where links are listed as such (EXTENSIONS section 6).
+        unique: of a directory, where the server tells it: the same whatever way led there (RFC 3659 section 7.5.2).
     """
 
     name: bytes
@@ -47,6 +53,8 @@ class FileInfo:
     readable: bool = True
     writable: bool = True
     executable: bool = False
+    link: bytes | None = None
+    unique: bytes | None = None
 
     @property
     def text_name(self) -> str:
@@ -122,6 +130,11 @@ def format_facts(info: FileInfo, *, utc: bool, fraction: bool = False, type_firs
     rights = _perm(info)
     mode = "" if info.mode is None else f"UNIX.mode={info.mode:o};"
     kind = "dir" if info.is_dir else "file"
+    if info.link is not None:
+        kind = _LINK
+        mode += f"UNIX.target={pct_encode(info.link).replace(b';', b'%3B').decode()};"
+    if info.unique is not None:
+        mode += f"unique={info.unique.decode()};"
     modify = format_time(info.mtime_ns, utc=utc, fraction=fraction)
     if type_first:
         return f"type={kind};size={info.size};modify={modify};perm={rights};{mode}"
@@ -161,6 +174,8 @@ def parse_facts(line: bytes, *, utc: bool) -> FileInfo | None:
         readable=_any(b"lr", perm),
         writable=_any(b"cwm", perm),
         executable=_any(b"ex", perm),
+        link=pct_decode(facts["unix.target"]) if kind == _LINK_VALUE and "unix.target" in facts else None,
+        unique=facts.get("unique"),
     )
 
 
@@ -296,3 +311,54 @@ def parse_mff(facts: bytes, *, utc: bool) -> FactChange:
             case _:
                 raise ProtocolError(f"Not supported: '{key.decode('ascii', 'replace')}'")
     return change
+
+
+# -- the facts of MODE U --------------------------------------------------------------------------------------------
+# They come with each small file: most of a thousand share their second and their mode, and what is known of those need
+# not be worked out again.
+
+
+@lru_cache(maxsize=256)
+def _second_text(seconds: int) -> str:
+    return format_time(seconds * NANOSECONDS, utc=True)
+
+
+def format_kept(mtime_ns: int | None, permissions: int | None) -> bytes:
+    """The facts at the end of a transfer in MODE U (EXTENSIONS section 1, FACTS), as `parse_mff` reads them.
+
+    Args:
+        mtime_ns: time of last change, nanoseconds since the epoch; None to leave it out.
+        permissions: bits of the mode; None to leave them out.
+    """
+    mode = "" if permissions is None else f"UNIX.mode={permissions:04o};"
+    if mtime_ns is None:
+        return mode.encode()
+    seconds, nanoseconds = divmod(mtime_ns, NANOSECONDS)
+    fraction = f".{nanoseconds:09}".rstrip("0") if nanoseconds else ""
+    return f"modify={_second_text(seconds)}{fraction};{mode}".encode()
+
+
+@lru_cache(maxsize=256)
+def _second_of(text: bytes) -> int:
+    return parse_time(text, utc=True)
+
+
+@lru_cache(maxsize=256)
+def _change_of(facts: bytes) -> FactChange:
+    return parse_mff(facts, utc=True)
+
+
+def parse_kept(facts: bytes) -> tuple[int | None, int | None]:
+    """Read the facts at the end of a transfer in MODE U: time of last change and permission bits, None where not given.
+
+    Raises:
+        ProtocolError: as `parse_mff`.
+    """
+    # modify=YYYYMMDDHHMMSS.fraction;the rest
+    if facts[:7] == b"modify=" and facts[21:22] == b".":
+        fraction, _, rest = facts[22:].partition(b";")
+        change = _change_of(rest)
+        if change.mtime_ns is None and fraction.isdigit() and len(fraction) <= 9:
+            return _second_of(facts[7:21]) + int(fraction.ljust(9, b"0")), change.permissions
+    change = parse_mff(facts, utc=True)
+    return change.mtime_ns, change.permissions

@@ -17,7 +17,7 @@ RECORD_FEATURES = (
     "MODE U SPARSE",
     "MODE U FACTS",
 )
-EXTENSION_FEATURES = ("UTC", "NAMES PCT", "HASH BLAKE3", *RECORD_FEATURES)
+EXTENSION_FEATURES = ("UTC", "NAMES PCT", "LINKS", "HASH BLAKE3", *RECORD_FEATURES)
 
 _BASE = (
     "PASV",
@@ -52,7 +52,7 @@ def feature_lines(*, keep_alive: bool, cipher: str | None, hash_algorithm: str) 
         lines.append("KEEP-ALIVE")
     if cipher:
         lines.append(f"CRYPTED-{cipher}")
-    lines += [f"HASH {algorithms}", "UTC", "NAMES PCT", *RECORD_FEATURES, "TVFS"]
+    lines += [f"HASH {algorithms}", "UTC", "NAMES PCT", "LINKS", *RECORD_FEATURES, "TVFS"]
     return [b" " + line.encode() for line in lines]
 
 

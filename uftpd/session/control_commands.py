@@ -154,6 +154,8 @@ def _set_option(session: Session, key: str, value: bytes) -> Reply:
     match key:
         case "UTF8" | "UTF-8":
             return reply(200, "UTF8 is always on")
+        case "MLST" if value.upper().split()[:1] == [b"LINKS"]:
+            return _set_links(session, value.upper().split()[1:])
         case "MLST":
             # Facts cannot be deselected: every known client copes with all of them.
             return reply(200, "MLST OPTS size;modify;type;perm;UNIX.mode;")
@@ -187,7 +189,17 @@ def _set_names(session: Session, value: bytes) -> Reply:
     if value.upper() not in (b"PCT", b"RAW"):
         raise CommandError(501, "Names are PCT or RAW")
     session.pct = value.upper() == b"PCT"
+    session.links = session.links and session.pct
     return reply(200, f"NAMES {'PCT' if session.pct else 'RAW'}")
+
+
+def _set_links(session: Session, words: list[bytes]) -> Reply:
+    if words not in ([b"ON"], [b"OFF"]):
+        raise CommandError(501, "MLST LINKS is ON or OFF")
+    if words == [b"ON"] and not session.pct:
+        raise CommandError(503, "OPTS NAMES PCT must come first")  # the target of a link can be any text
+    session.links = words == [b"ON"]
+    return reply(200, f"MLST LINKS {'ON' if session.links else 'OFF'}")
 
 
 def _set_hash(session: Session, value: bytes) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from uftp.protocol import ProtocolError
 from uftp.protocol.facts import FactChange, FileInfo, format_facts, format_stat, format_time, parse_mff, parse_time
 from uftp.protocol.hashing import format_hash
-from uftp.protocol.names import is_sayable, quote
+from uftp.protocol.names import is_sayable, pct_decode, quote
 from uftp.protocol.replies import Reply, multi_line, reply
 from uftp.streams import Meter, hash_file
 from uftpd.session.paths import split
@@ -111,7 +111,7 @@ def file_status(session: Session, argument: bytes) -> Reply:
 def machine_status(session: Session, argument: bytes) -> Reply:
     """MLST: exactly three lines, since the Python clients count on it."""
     path = session.path(argument if argument.strip() else b".")
-    info = session.tree.info(path)
+    info = session.tree.info(path, links=session.links, unique=session.utc)
     line = b" " + facts_line(session, info, utc=session.facts_utc)
     return multi_line(250, b" Listing " + session.say(path), [line], "End")
 
@@ -168,14 +168,30 @@ def _apply(session: Session, path: bytes, change: FactChange) -> None:
 
 
 def site(session: Session, argument: bytes) -> Reply:
-    """SITE CHMOD."""
+    """SITE CHMOD, and SITE SYMLINK (EXTENSIONS section 6)."""
     command, _, rest = argument.strip().partition(b" ")
+    if command.upper() == b"SYMLINK":
+        return make_link(session, rest)
     mode, _, name = rest.strip().partition(b" ")
     if command.upper() != b"CHMOD":
         raise CommandError(502, "Command not implemented.")
     if not _MODE.fullmatch(mode) or not name:
         raise CommandError(501, "SITE CHMOD <octal mode> <path>")
     session.tree.set_facts(session.path(name), permissions=int(mode, 8))
+    return OK
+
+
+def make_link(session: Session, argument: bytes) -> Reply:
+    """SITE SYMLINK: a symbolic link; its target is any text, and nothing may have its name."""
+    target, _, name = argument.strip().partition(b" ")
+    if not session.pct:
+        raise CommandError(503, "OPTS NAMES PCT must come first")  # else a blank could stand in either
+    if not target or not name:
+        raise CommandError(501, "SITE SYMLINK <target> <name>")
+    text = pct_decode(target)
+    if b"\0" in text:
+        raise CommandError(501, "No link can have such a target")
+    session.tree.symlink(text, session.path(name))
     return OK
 
 

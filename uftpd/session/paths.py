@@ -231,9 +231,15 @@ class FileTree:
         finally:
             os.close(fd)
 
-    def info(self, path: bytes) -> FileInfo:
-        """What listings say of `path`."""
-        return self._describe(split(path)[1] or b"/", self.stat(path))
+    def info(self, path: bytes, *, links: bool = False, unique: bool = False) -> FileInfo:
+        """What listings say of `path`; `links` and `unique` as in `scan`."""
+        name = split(path)[1]
+        if links and name and path != self.base:
+            with self.place(path) as place:
+                if place.info is not None and stat.S_ISLNK(place.info.st_mode):
+                    self.filter.check_read(path)
+                    return self._describe_link(name, place.info, os.readlink(name, dir_fd=place.directory))
+        return self._describe(name or b"/", self.stat(path), unique=unique)
 
     def is_directory(self, path: bytes) -> bool:
         """Whether a directory that may be entered is at `path`."""
@@ -245,9 +251,13 @@ class FileTree:
         return True
 
     @contextlib.contextmanager
-    def scan(self, path: bytes) -> Iterator[Iterator[FileInfo]]:
-        """The entries of a directory, one after the other: links followed, unfinished uploads and what cannot be
-        examined left out.
+    def scan(self, path: bytes, *, links: bool = False, unique: bool = False) -> Iterator[Iterator[FileInfo]]:
+        """The entries of a directory, one after the other: unfinished uploads and what cannot be examined left out.
+
+        Args:
+            path: the directory.
+            links: describe symbolic links themselves, and not what they point to.
+            unique: tell of directories which one it is, so that a walk sees when a link has led it in a circle.
         """
         self.filter.check_enter(path)
         fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -257,16 +267,25 @@ class FileTree:
                 # A link may have led here: the rules hold for what lies here under its real name as well.
                 prefixes.append(self._real_path(fd, b""))
             with os.scandir(fd) as entries:
-                yield self._entries(entries, prefixes)
+                yield self._entries(entries, prefixes, links=fd if links else None, unique=unique)
         finally:
             os.close(fd)
 
-    def _entries(self, entries: Iterator[os.DirEntry[str]], prefixes: Sequence[bytes]) -> Iterator[FileInfo]:
+    def _entries(
+        self, entries: Iterator[os.DirEntry[str]], prefixes: Sequence[bytes], *, links: int | None, unique: bool
+    ) -> Iterator[FileInfo]:
+        """See `scan`; `links` is the directory's descriptor if links are to be described."""
         for entry in entries:
             name = os.fsencode(entry.name)
             if is_part_name(name):
                 continue
             try:
+                if links is not None and entry.is_symlink():
+                    if self.confined:
+                        # One that leads out is not there at all: its text would tell of what is outside.
+                        self._stat_entry(entry, [prefix + name for prefix in prefixes])
+                    yield self._describe_link(name, entry.stat(follow_symlinks=False), os.readlink(name, dir_fd=links))
+                    continue
                 info = self._stat_entry(entry, [prefix + name for prefix in prefixes])
             except Forbidden:
                 continue
@@ -276,7 +295,7 @@ class FileTree:
                 if error.errno == errno.ENOENT or (entry.is_symlink() and error.errno in _DEAD_LINK):
                     continue
                 raise
-            yield self._describe(name, info)
+            yield self._describe(name, info, unique=unique)
 
     def _stat_entry(self, entry: os.DirEntry[str], paths: Sequence[bytes]) -> os.stat_result:
         if self.filter.restricts:
@@ -287,7 +306,10 @@ class FileTree:
             return self.stat(paths[0]) if self.confined else entry.stat()
         return entry.stat(follow_symlinks=False)
 
-    def _describe(self, name: bytes, info: os.stat_result) -> FileInfo:
+    def _describe_link(self, name: bytes, info: os.stat_result, target: bytes) -> FileInfo:
+        return FileInfo(name=name, size=info.st_size, mtime_ns=info.st_mtime_ns, mode=info.st_mode, link=target)
+
+    def _describe(self, name: bytes, info: os.stat_result, *, unique: bool = False) -> FileInfo:
         if info.st_uid == os.geteuid():
             rights = info.st_mode >> 6
         elif info.st_gid in self._groups:
@@ -303,6 +325,7 @@ class FileTree:
             readable=bool(rights & 4),
             writable=bool(rights & 2),
             executable=bool(rights & 1),
+            unique=b"%xg%x" % (info.st_dev, info.st_ino) if unique and stat.S_ISDIR(info.st_mode) else None,
         )
 
     # -- changing ---------------------------------------------------------------------------------------------------
@@ -320,6 +343,19 @@ class FileTree:
         """Remove an empty directory."""
         with self._movable(path) as place:
             os.rmdir(place.name, dir_fd=place.directory)
+
+    def symlink(self, target: bytes, path: bytes) -> None:
+        """Make a symbolic link with the text `target`; nothing may be at `path`.
+
+        Raises:
+            Forbidden: links are confined here: they could lead others out, or this session where it may not go.
+        """
+        if self.confined:
+            raise Forbidden("no links can be made in this session")
+        self.filter.check_change(path)
+        with self.place(path) as place:
+            self.filter.check_change(self._real_path(place.directory, place.name))
+            os.symlink(target, place.name, dir_fd=place.directory)
 
     def unlink(self, path: bytes) -> None:
         """Remove a file, or a link itself."""

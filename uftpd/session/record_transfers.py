@@ -21,7 +21,7 @@ from uftpd.session.record_mode import RecordConnection
 from uftpd.session.replies import CommandError, Incomplete
 from uftpd.session.state import Job, Session
 from uftpd.session.store import Target, open_append, open_store
-from uftpd.session.transfers import device_length, listing_line, send_listing, without_options
+from uftpd.session.transfers import device_length, listing_line, listing_options, send_listing, without_options
 
 _OK: Final = reply(150, "OK")
 
@@ -157,7 +157,7 @@ def _listing(exchange: Exchange, verb: str, argument: bytes) -> None:
     session = exchange.session
     exchange.path = path = session.path(argument)
     try:
-        with session.tree.scan(path) as entries:
+        with session.tree.scan(path, **listing_options(session, verb)) as entries:
             exchange.start(_OK, None)
             send_listing(session, entries, listing_line(session, verb), exchange.send(facts=False), exchange.job.meter)
     except NotADirectoryError:

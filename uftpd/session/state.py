@@ -57,6 +57,7 @@ class Session:
         range: set by RANG, REST, ALLO for the next transfer.
         utc: times in UTC with fractions (EXTENSIONS section 4).
         pct: names percent-encoded (EXTENSIONS section 5).
+        links: symbolic links are listed as such (EXTENSIONS section 6).
         archive: STOR unpacks into a directory.
         rename_from: set by RNFR for the next RNTO.
         own_rate: bytes a second the request, or the client, set; 0 for none.
@@ -89,6 +90,7 @@ class Session:
     hash_algorithm: str = DEFAULT_HASH
     utc: bool = False
     pct: bool = False
+    links: bool = False
     keep_alive: bool = False
     archive: bool = False
     passive_only: bool = False

@@ -268,6 +268,12 @@ async def list_machine(session: Session, argument: bytes, client: Client) -> Non
     await _listing(session, "MLSD", argument, client)
 
 
+def listing_options(session: Session, verb: str) -> dict[str, bool]:
+    """How `FileTree.scan` describes entries: only MLSD can say that one is a link, or which directory it is."""
+    machine = verb == "MLSD"
+    return {"links": machine and session.links, "unique": machine and session.utc}
+
+
 def listing_line(session: Session, verb: str) -> Callable[[FileInfo], bytes]:
     """What makes the lines of a listing."""
     if verb == "LIST":
@@ -286,7 +292,8 @@ async def _listing(session: Session, verb: str, argument: bytes, client: Client)
     require_connection(session)
     try:
         with ExitStack() as directory:
-            entries = await in_thread(lambda: directory.enter_context(session.tree.scan(path)))
+            options = listing_options(session, verb)
+            entries = await in_thread(lambda: directory.enter_context(session.tree.scan(path, **options)))
             async with running(session, verb) as job:
                 link = await session.data.link(session.limits.stall_seconds)
                 await client.send(reply(150, "OK"))
