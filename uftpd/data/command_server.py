@@ -15,6 +15,7 @@ import trio
 
 from uftp._version import __version__
 from uftp.protocol.command_port import (
+    Access,
     Cipher,
     PingRequest,
     Request,
@@ -54,6 +55,7 @@ class CommandServer:
     Attributes:
         config: settings; replaced on reload.
         ftp_port: what requests are answered with.
+        objects_url: where the object server is; empty without one.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class CommandServer:
         self._connections = 0
         self._own_user = own_user
         self.ftp_port = 0
+        self.objects_url = ""
 
     def set_tls(self, tls: ssl.SSLContext | None, acl: AccessList | None) -> None:
         """Serve new connections so."""
@@ -150,6 +153,7 @@ class CommandServer:
                 max_sessions=self.config.limits.sessions_per_user,
                 advertise_address=ftp.advertise,
                 features=EXTENSION_FEATURES,
+                objects=self.objects_url,
             )
         )
 
@@ -191,12 +195,20 @@ class CommandServer:
                 f"'{request.user}'"
             )
         if request.http:
-            raise RequestRefused("Access over HTTP is not supported by this UFTPD server.")
+            self._check_object(request)
         cipher = request.algorithm
         # A key of the form MODE U's clients use may be for MODE U; the session then takes nothing else.
         maybe_records = cipher is Cipher.AES and len(request.key or b"") == _RECORD_KEY_BYTES
         if cipher and cipher.value not in self.config.transfers.legacy_ciphers and not maybe_records:
             raise RequestRefused(f"{cipher.value} is not allowed on this UFTPD server.")
+
+    def _check_object(self, request: TransferRequest) -> None:
+        if not self.objects_url:
+            raise RequestRefused("Access over HTTP is not supported by this UFTPD server.")
+        if not request.scope:
+            raise RequestRefused("Access over HTTP is for one object: 'scope' must name it")
+        if request.access < Access.READ:
+            raise RequestRefused("Access over HTTP needs 'access-permissions' of READ or more")
 
 
 async def _receive(stream: trio.abc.ReceiveStream) -> Request | None:

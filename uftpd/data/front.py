@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,12 +34,29 @@ from uftpd.data.acl import AccessList, server_context
 from uftpd.data.command_server import CommandServer
 from uftpd.data.ledger import Ledger, LoginError
 from uftpd.data.login import Attempt, LoginDialogue
+from uftpd.data.objects import ObjectFront, object_url
 from uftpd.data.sessions import Arrival, SessionRefused, Sessions
 from uftpd.events import EventLog, configure
 from uftpd.session import syscalls
 from uftpd.session.privileges import Account, UserPolicy, become
 
 _log = EventLog("front")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSockets:
+    """What the object server listens on.
+
+    Attributes:
+        plain: for HTTP.
+        tls: for HTTPS; relays accept there.
+        relayed: brings what relays have decrypted; None without HTTPS.
+    """
+
+    plain: Sequence[socket.socket] = ()
+    tls: Sequence[socket.socket] = ()
+    relayed: socket.socket | None = None
+
 
 _Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -54,6 +72,7 @@ def run(
     spawner: socket.socket,
     ftp_listeners: Sequence[socket.socket],
     command_listeners: Sequence[socket.socket],
+    objects: ObjectSockets,
     ready: Callable[[], None],
 ) -> None:
     """Be the front process, until the spawner says so or is gone."""
@@ -62,7 +81,7 @@ def run(
     own_user = None if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     _give_up_rights(config)
     front = Front(config, config_path, spawner, tls, acl, own_user)
-    trio.run(front.serve, ftp_listeners, command_listeners, ready)
+    trio.run(front.serve, ftp_listeners, command_listeners, objects, ready)
 
 
 def _command_port_tls(config: DataConfig) -> tuple[ssl.SSLContext | None, AccessList | None]:
@@ -114,23 +133,31 @@ class Front:
         self._unproven = 0
         self._unproven_by_address: Counter[IPAddress] = Counter()
         self._accepting = trio.CancelScope()
+        self._objects: ObjectFront | None = None
 
     async def serve(
         self,
         ftp_listeners: Sequence[socket.socket],
         command_listeners: Sequence[socket.socket],
+        objects: ObjectSockets,
         ready: Callable[[], None],
     ) -> None:
         """Serve until drained, or until the spawner is gone."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep)
-            nursery.start_soon(self._accept, ftp_listeners, command_listeners, nursery)
+            self._objects = ObjectFront(self._config, self._ledger, self._sessions, nursery)
+            self._command_server.objects_url = object_url(self._config, objects.plain, objects.tls)
+            nursery.start_soon(self._accept, ftp_listeners, command_listeners, objects, nursery)
             ready()
             await self._sessions.run(on_drain=self._stop_accepting, on_reload=self._reload)
             nursery.cancel_scope.cancel()
 
     async def _accept(
-        self, ftp: Sequence[socket.socket], command: Sequence[socket.socket], connections: trio.Nursery
+        self,
+        ftp: Sequence[socket.socket],
+        command: Sequence[socket.socket],
+        objects: ObjectSockets,
+        connections: trio.Nursery,
     ) -> None:
         async def accept(
             handler: Callable[[trio.SocketStream], Awaitable[None]], plain: Sequence[socket.socket]
@@ -144,6 +171,10 @@ class Front:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(accept, self._client, ftp)
                 nursery.start_soon(accept, self._command_server.serve, command)
+                if self._objects is not None and objects.plain:
+                    nursery.start_soon(accept, self._objects.serve, objects.plain)
+                if self._objects is not None and objects.relayed is not None:
+                    nursery.start_soon(self._objects.serve_relayed, objects.relayed)
 
     def _stop_accepting(self) -> None:
         self._accepting.cancel()
@@ -167,6 +198,8 @@ class Front:
         self._ledger.limits = _session_limits(config)
         self._sessions.config = config
         self._command_server.config = config
+        if self._objects is not None:
+            self._objects.config = config
         _log("configuration reloaded")
 
     def _reload_tls(self, config: DataConfig) -> None:

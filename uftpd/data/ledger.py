@@ -41,14 +41,16 @@ class Expected:
     Attributes:
         request: as announced, its secret blanked.
         expires: time on the ledger's clock after which no first login is taken.
-        logins: how often it was claimed.
-        running: ids of its sessions.
+        logins: how often it was claimed for a login.
+        begun: sessions and object servers it had so far.
+        running: ids of those there are.
     """
 
     request: TransferRequest
     digest: bytes
     expires: float
     logins: int = 0
+    begun: int = 0
     running: set[str] = field(default_factory=set)
 
     @property
@@ -62,6 +64,21 @@ class Expected:
     def is_spent(self) -> bool:
         """Whether no login is left."""
         return self.max_logins is not None and self.logins >= self.max_logins
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectClaim:
+    """Who shows the secret of a request for access over HTTP may have the object.
+
+    Attributes:
+        digest: names the request.
+        request: as announced, its secret blanked.
+        seconds: until no access begins any more; less than 0 for one that lives on because of what is under way.
+    """
+
+    digest: bytes
+    request: TransferRequest
+    seconds: float
 
 
 class Ledger:
@@ -109,9 +126,8 @@ class Ledger:
         Raises:
             LoginError: with reply code and text; a wrong address leaves the request as it was.
         """
-        digest = _digest(secret)
-        entry = self._expected.get(digest)
-        if entry is None or not hmac.compare_digest(entry.digest, digest) or self._is_over(entry):
+        entry = self._find(secret)
+        if entry is None:
             raise LoginError(530, "Not logged in: no matching transfer request found")
         request = entry.request
         if not request.client_ip:
@@ -122,14 +138,52 @@ class Ledger:
             )
         if entry.is_spent:
             raise LoginError(500, "Error establishing connection: Session for these credentials is already running")
-        self._take_slot(entry)
+        self._begin(entry, session_id)
         entry.logins += 1
-        entry.running.add(session_id)
-        self._sessions[session_id] = entry
         return request
 
+    def claim_object(self, secret: str, peer: IPAddress) -> ObjectClaim:
+        """What a secret opens over HTTP for `peer`, any number of times until it ends.
+
+        A request that names no address opens its object for any: browsers come from others than the auth server sees,
+        and only the auth server can know whether its users' do.
+
+        Raises:
+            LoginError: nothing, or not for this address; the texts are for the log.
+        """
+        entry = self._find(secret)
+        if entry is None or not entry.request.http:
+            raise LoginError(404, "no matching request for access over HTTP")
+        if entry.request.client_ip and peer not in entry.request.client_ip:
+            raise LoginError(404, f"not for clients at {peer}")
+        return ObjectClaim(entry.digest, entry.request, entry.expires - self._clock())
+
+    def begin_object(self, claim: ObjectClaim, object_id: str) -> None:
+        """Count an object server.
+
+        Raises:
+            LoginError: the account has too many, or the secret has ended meanwhile.
+        """
+        entry = self._expected.get(claim.digest)
+        if entry is None or self._clock() >= entry.expires:
+            raise LoginError(404, "no matching request for access over HTTP")
+        self._begin(entry, object_id)
+
+    def _find(self, secret: str) -> Expected | None:
+        digest = _digest(secret)
+        entry = self._expected.get(digest)
+        if entry is None or not hmac.compare_digest(entry.digest, digest) or self._is_over(entry):
+            return None
+        return entry
+
+    def _begin(self, entry: Expected, session_id: str) -> None:
+        self._take_slot(entry)
+        entry.begun += 1
+        entry.running.add(session_id)
+        self._sessions[session_id] = entry
+
     def _take_slot(self, entry: Expected) -> None:
-        if entry.logins == 0:
+        if entry.begun == 0:
             return  # its slot is held since it was announced
         account = (entry.request.user, entry.request.purpose)
         limit = self.limits[entry.request.purpose]
@@ -167,7 +221,7 @@ class Ledger:
             if entry is None or not self._is_over(entry):
                 continue
             del self._expected[digest]
-            if entry.logins == 0:
+            if entry.begun == 0:
                 self._free_slot((entry.request.user, entry.request.purpose))
 
     def active(self, user: str) -> list[str]:
@@ -175,8 +229,9 @@ class Ledger:
         return [session_id for session_id, entry in self._sessions.items() if entry.request.user == user]
 
     def _is_over(self, entry: Expected) -> bool:
-        # A session under way keeps a persistent secret alive beyond its time.
-        return not entry.running and (entry.is_spent or self._clock() >= entry.expires)
+        # A session under way keeps a persistent secret alive beyond its time; a login does not end access over HTTP.
+        is_spent = entry.is_spent and not entry.request.http
+        return not entry.running and (is_spent or self._clock() >= entry.expires)
 
     def _free_slot(self, account: tuple[str, Purpose]) -> None:
         self._slots[account] -= 1

@@ -49,6 +49,8 @@ def run(
     config_path: Path | None = None,
     ftp_listeners: Sequence[socket.socket] | None = None,
     command_listeners: Sequence[socket.socket] | None = None,
+    object_listeners: Sequence[socket.socket] | None = None,
+    object_tls_listeners: Sequence[socket.socket] | None = None,
     ready: Callable[[], None] | None = None,
 ) -> int:
     """Run a data node in this process until a signal ends it.
@@ -56,7 +58,8 @@ def run(
     Args:
         config: its settings.
         config_path: the file they are from, read again on SIGHUP.
-        ftp_listeners, command_listeners: listening sockets; None: bound here as configured.
+        ftp_listeners, command_listeners, object_listeners, object_tls_listeners: listening sockets; None: bound here as
+            configured.
         ready: called once it can serve.
 
     Returns:
@@ -70,6 +73,12 @@ def run(
     configure(config.log.level, config.log.format)
     ftp = list(ftp_listeners) if ftp_listeners is not None else [listen(a) for a in config.ftp.listen]
     command = list(command_listeners) if command_listeners is not None else [listen(config.command_port.listen)]
+    plain = list(object_listeners) if object_listeners is not None else [listen(a) for a in config.objects.listen]
+    encrypted = (
+        list(object_tls_listeners)
+        if object_tls_listeners is not None
+        else [listen(a) for a in config.objects.listen_tls]
+    )
     if config.command_port.plain:
         _check_loopback(command)
     os.umask(0o077)
@@ -78,7 +87,8 @@ def run(
         # Imported in its own process only: every page the spawner holds makes each fork dearer.
         from uftpd.data import front
 
-        front.run(current, config_path, spawner, ftp, command, front_ready)
+        objects = front.ObjectSockets(plain, encrypted, None)
+        front.run(current, config_path, spawner, ftp, command, objects, front_ready)
 
     def say_ready() -> None:
         _log(
@@ -86,12 +96,13 @@ def run(
             version=__version__,
             ftp=_addresses(ftp),
             command=_addresses(command),
+            objects=_addresses([*plain, *encrypted]) or None,
             users="all" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name,
         )
         if ready is not None:
             ready()
 
-    return Spawner(config, config_path, run_front, [*ftp, *command], say_ready).run()
+    return Spawner(config, config_path, run_front, [*ftp, *command, *plain, *encrypted], say_ready).run()
 
 
 def _addresses(listeners: Sequence[socket.socket]) -> str:

@@ -6,6 +6,7 @@ For each running session there is a task that reads its report socket: log and u
 from __future__ import annotations
 
 import array
+import ipaddress
 import secrets
 import socket
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import trio
 from uftp.protocol.command_port import IPAddress, Purpose, TransferRequest
 from uftpd.config.data import DataConfig
 from uftpd.data import spawn_messages
-from uftpd.data.ledger import Ledger
+from uftpd.data.ledger import Ledger, ObjectClaim
 from uftpd.data.ports import PortPool
 from uftpd.data.spawn_messages import DrainAll, Exited, Inherited, Kill, Reload, Spawn
 from uftpd.events import EventLog
@@ -29,6 +30,7 @@ from uftpd.session.messages import (
     FromSession,
     KeyFileRequest,
     KeyFiles,
+    ObjectSettings,
     Port,
     Rate,
     Ready,
@@ -67,6 +69,9 @@ class Arrival:
     local: IPAddress
     received: bytes
     wants_utc: bool
+
+
+_NO_ARRIVAL: Final = Arrival(ipaddress.IPv4Address(0), ipaddress.IPv4Address(0), b"", wants_utc=True)
 
 
 class _Child:
@@ -204,14 +209,42 @@ class Sessions:
             SessionRefused: it did not come to be; the slot is free again.
         """
         settings = self._settings(session_id, request, arrival)
-        plain = connection._sock  # type: ignore[attr-defined]
+        await self._begin(session_id, "session", request, settings, connection._sock)  # type: ignore[attr-defined]
+
+    async def start_object(self, object_id: str, claim: ObjectClaim, channel: socket.socket) -> None:
+        """Start an object server, which takes connections from `channel`. Its slot is this method's care.
+
+        Raises:
+            SessionRefused: it did not come to be; the slot is free again.
+        """
+        objects = self.config.objects
+        settings = ObjectSettings(
+            session=self._settings(object_id, claim.request, _NO_ARRIVAL),
+            digest=claim.digest,
+            expires=claim.seconds,
+            connections=objects.connections,
+            head_seconds=objects.head_seconds,
+            idle_seconds=objects.idle_seconds,
+            stall_seconds=objects.stall_seconds,
+            longest_seconds=objects.longest_seconds,
+        )
+        await self._begin(object_id, "object", claim.request, settings, channel)
+
+    async def _begin(
+        self,
+        session_id: str,
+        kind: messages.Kind,
+        request: TransferRequest,
+        settings: SessionSettings | ObjectSettings,
+        handed_over: socket.socket,
+    ) -> None:
         try:
             child = await self._spawn(
                 session_id,
-                "session",
+                kind,
                 request.user,
                 settings,
-                plain,
+                handed_over,
                 request_id=request.request_id,
                 purpose=request.purpose,
             )
@@ -244,7 +277,7 @@ class Sessions:
         child_id: str,
         kind: messages.Kind,
         user: str,
-        first: SessionSettings | KeyFileRequest,
+        first: SessionSettings | ObjectSettings | KeyFileRequest,
         *sockets: socket.socket,
         request_id: str = "",
         purpose: Purpose = Purpose.LOGIN,

@@ -52,6 +52,7 @@ _FRONT_RESTART_SECONDS: Final = 1.0  # a front that dies at once is not started 
 _GRACE_SECONDS: Final = 5.0  # after the drain deadline, before children are killed
 _INHERITED_PER_MESSAGE: Final = 4  # account names have up to 256 characters, of four bytes at worst
 _SPARE_RETRY_SECONDS: Final = 1.0  # after a fork that failed
+_COUNTED: Final = ("session", "object")  # kinds of children that a user has a limited number of
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -90,7 +91,7 @@ def user_policy(config: DataConfig) -> UserPolicy:
 
 def inherited(children: Iterable[Child]) -> Iterator[Inherited]:
     """What a new front is to know of running children, in messages of a size it takes."""
-    rest = deque(child for child in children if child.kind == "session")
+    rest = deque(child for child in children if child.kind in _COUNTED)
     while rest:
         some = [rest.popleft() for _ in range(min(len(rest), _INHERITED_PER_MESSAGE))]
         yield Inherited(sessions={child.id: (child.user, child.purpose) for child in some})
@@ -401,7 +402,7 @@ class Spawner:
             return
 
     def _refuses(self, spawn: Spawn, fds: list[int]) -> str | None:
-        if len(fds) != (2 if spawn.kind == "session" else 1):
+        if len(fds) != (2 if spawn.kind in _COUNTED else 1):
             return "internal error"
         if self._deadline is not None:
             return "The server is shutting down"
@@ -409,11 +410,11 @@ class Spawner:
             return reason
         limits = self._config.limits
         account = (spawn.user, spawn.purpose)
-        running = sum((c.user, c.purpose) == account for c in self._children.values() if c.kind == "session")
+        running = sum((c.user, c.purpose) == account for c in self._children.values() if c.kind in _COUNTED)
         if len(self._children) >= limits.sessions:
             return f"Too many sessions on this server - limit is {limits.sessions}"
         most = limits.per_user(spawn.purpose)
-        if spawn.kind == "session" and running >= most:
+        if spawn.kind in _COUNTED and running >= most:
             return f"Too many active sessions for '{spawn.user}' - server limit is {most}"
         return None
 

@@ -1,4 +1,4 @@
-"""Life of a child of the spawner, from the fork to its job: a login session, or a read of key files.
+"""Life of a child of the spawner, from the fork to its job: a login session, an object server, a read of key files.
 
 Children are forked ahead of their jobs, since a fork costs as much as all the rest of a login. A spare one waits for
 its job, still with the spawner's rights but with no descriptor other than the channel to it. The spawner rehearses a
@@ -20,6 +20,7 @@ import trio
 
 from uftpd.session import (
     messages,
+    object_server,
     preloaded,  # noqa: F401 - for its effect
     process,
     syscalls,
@@ -55,6 +56,8 @@ async def _main(channel: socket.socket, policy: UserPolicy) -> None:
     sockets = [socket.socket(fileno=fd) for fd in fds]
     if job.kind == "session":
         await process.run(sockets[0], sockets[1], job.user, policy)
+    elif job.kind == "object":
+        await object_server.run(sockets[0], sockets[1], job.user, policy)
     else:
         user_info.run(sockets[0], job.user, policy)
 

@@ -19,7 +19,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     pass
 
 
-Kind = Literal["session", "user-info"]
+Kind = Literal["session", "user-info", "object"]
 
 
 class Job(_Message, frozen=True):
@@ -78,6 +78,26 @@ class SessionSettings(_Message, frozen=True):
 
     def __repr__(self) -> str:
         return f"SessionSettings({self.session_id!r}, user={self.user!r})"  # a key must not get into a traceback
+
+
+class ObjectSettings(_Message, frozen=True):
+    """Everything an object server is to know.
+
+    Attributes:
+        session: as whom, and where the object is; what concerns FTP alone is not looked at.
+        digest: SHA-256 of the secret: requests with another one are not for this process.
+        expires: seconds until the secret ends; what has begun may go on.
+        connections, head_seconds, idle_seconds, stall_seconds, longest_seconds: see `uftpd.config.data.Objects`.
+    """
+
+    session: SessionSettings
+    digest: bytes
+    expires: float
+    connections: int = 64
+    head_seconds: float = 15.0
+    idle_seconds: float = 30.0
+    stall_seconds: float = 120.0
+    longest_seconds: float = 86400.0
 
 
 class KeyFileRequest(_Message, frozen=True):
@@ -157,7 +177,7 @@ class Port(_Message, frozen=True):
     port: int
 
 
-ToSession = SessionSettings | KeyFileRequest | Drain | Rate | Port
+ToSession = SessionSettings | ObjectSettings | KeyFileRequest | Drain | Rate | Port
 
 _encoder = msgspec.msgpack.Encoder()
 _from_session: msgspec.msgpack.Decoder[FromSession] = msgspec.msgpack.Decoder(FromSession)
