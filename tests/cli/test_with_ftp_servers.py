@@ -226,7 +226,8 @@ def test_ctrl_c_leaves_nothing(server: PlainServer, there: Path) -> None:
         running.kill()
         running.wait()
     assert running.returncode == 130
-    assert err == b"uftp: interrupted; unfinished files were removed\n"
+    assert err.startswith(b"uftp: interrupted; ")
+    assert err.count(b"\n") == 1
     assert list(there.iterdir()) == []
 
 

@@ -8,24 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from uftp.cli.copy_options import ManyOptions, OrderedCommand, many_options
 from uftp.cli.data_options import DataOptions, data_options
-from uftp.cli.output import human_size, print_json
-from uftp.cli.runner import one_line, print_error, run_async
+from uftp.cli.runner import run_async
 from uftp.cli.settings import Settings, common_options
 from uftp.client.url import is_url, parse_url
 from uftp.errors import UsageError
 
 if TYPE_CHECKING:
-    from uftp.transfer.options import CopyOptions
-    from uftp.transfer.results import CopyState, CopySummary, FileResult
-
-_LATER = {
-    "resume": "-R: resuming is not available yet; without it the file is copied from its beginning",
-}
+    from uftp.transfer.results import CopySummary
 
 
-@click.command()
-@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.command(cls=OrderedCommand)
+@click.argument("sources", metavar="SOURCE...", nargs=-1)
 @click.argument("target", metavar="TARGET")
 @click.option("-r", "--recurse", "--recursive", "recursive", is_flag=True, help="Directories with all that is in them.")
 @click.option("-p", "--preserve", is_flag=True, help="Keep times and permission bits.")
@@ -33,8 +28,16 @@ _LATER = {
 @click.option("-T", "--split-threshold", metavar="SIZE", help="Split files from this size on, as 512m.")
 @click.option("-B", "--bytes", "byte_range", metavar="FIRST-LAST[-p]", help="Only these bytes; see above.")
 @click.option("-D", "--show-performance", is_flag=True, help="Show the rate of each file, and of all, at the end.")
+@many_options
 @data_options
-@click.option("-R", "--resume", is_flag=True, help="Go on with partial files (not available yet).")
+@click.option(
+    "-R/--no-resume",
+    "--resume/ ",
+    "resume",
+    default=None,
+    help="Go on with partial files, and leave what is there already; or begin anew, whatever a last run has left.",
+)
+@click.option("--clean", is_flag=True, help="Remove what interrupted copies have left in TARGET; copy nothing.")
 @click.option("-a", "--archive", is_flag=True, help="Send tar or zip archives, and unpack them into TARGET.")
 @common_options
 def command(
@@ -47,9 +50,11 @@ def command(
     split_threshold: str | None,
     byte_range: str | None,
     show_performance: bool,
+    many: ManyOptions,
     data: DataOptions,
+    resume: bool | None,
+    clean: bool,
     archive: bool,
-    **later: bool,
 ) -> None:
     """Copy files to a server, or from one. One side is local, the other one URLs of one server.
 
@@ -75,11 +80,17 @@ def command(
       tar c work | uftp cp - https://auth.example.org:9000/rest/auth/CLUSTER:backup.tar
       tar c work | uftp cp -a - https://auth.example.org:9000/rest/auth/CLUSTER:/data/
     """
-    for name, reason in _LATER.items():
-        if later[name]:
-            raise UsageError(reason)
+    from uftp.cli.copy_reports import Reports
+    from uftp.cli.progress import showing_progress
+    from uftp.transfer.copy import copy_files
     from uftp.transfer.options import CopyOptions, parse_byte_range, parse_size
 
+    sources, target = [settings.expand(source) for source in sources], settings.expand(target)
+    if clean:
+        _clean(settings, sources, target)
+        return
+    if not sources:
+        raise UsageError(f"{target}: only one place is named; name what to copy, and then where to")
     options = CopyOptions(
         recursive=recursive,
         preserve=preserve,
@@ -87,77 +98,33 @@ def command(
         split_threshold=parse_size(split_threshold) if split_threshold else None,
         byte_range=parse_byte_range(byte_range) if byte_range else None,
         archive=archive,
+        filters=many.filters(),
+        dry_run=many.dry_run,
+        links=many.links,
+        verify=many.verify,
+        resume=resume,
+        retries=many.retries,
+        limit_rate=many.rate(),
+        max_errors=many.max_errors,
     )
-    if archive and (recursive or preserve or byte_range):
-        raise UsageError("-a: takes archives as they are; -r, -p and -B make no sense with it")
-    summary = _copy(settings, sources, target, options, data, show_performance)
-    if settings.json:
-        print_json(summary.to_json())
-    elif show_performance or (sys.stderr.isatty() and not settings.quiet and target != "-"):
-        click.echo(_describe(summary), err=True)
-    summary.raise_for_failures()
-
-
-def _copy(
-    settings: Settings,
-    sources: Sequence[str],
-    target: str,
-    options: CopyOptions,
-    data: DataOptions,
-    show_performance: bool,
-) -> CopySummary:
-    from uftp.cli.progress import showing_progress
-    from uftp.transfer.copy import copy_files
-    from uftp.transfer.results import CopyState
-
-    several = False
-
-    def on_result(result: FileResult) -> None:
-        nonlocal several
-        several = several or state.files_found > 1 or state.files_done + state.files_failed > 1
-        if settings.json:
-            print_json(result.to_json())
-        if result.error is not None:
-            # A single failure is printed once, at the end.
-            pending.append(result)
-            if several:
-                for one in pending:
-                    if one.error is not None:
-                        print_error(settings, one.error, one.problem)
-                pending.clear()
-        elif (settings.verbose or show_performance) and not settings.json:
-            rate = human_size(result.bytes / result.seconds) if result.seconds else "-"
-            line = f"{result.source} -> {result.target} [{result.bytes} bytes] [{rate}/s]"
-            click.echo(one_line(line), err=True)
-
-    def on_note(text: str) -> None:
-        if not settings.quiet:
-            click.echo(one_line(f"uftp: {text}"), err=True)
-
-    def on_session(text: str) -> None:
-        if settings.verbose:
-            click.echo(one_line(f"uftp: {text}"), err=True)
-
-    pending: list[FileResult] = []
-    state: CopyState = CopyState(on_result=on_result, on_note=on_note, on_session=on_session)
-    sources, target = [settings.expand(source) for source in sources], settings.expand(target)
+    if archive and (recursive or preserve or byte_range or many.is_selective or many.dry_run):
+        raise UsageError("-a: takes archives as they are; -r, -p, -B, filters and --dry-run make no sense with it")
+    if many.dry_run and "-" in (*sources, target):
+        raise UsageError("--dry-run: standard input and output are streams; there is nothing to look at before")
     remote = target if is_url(target) else next((source for source in sources if is_url(source)), None)
     if remote is None:
         raise UsageError(f"{target}: neither source nor target is a URL; one of them must be on a server")
     access = data.apply(settings.access(parse_url(remote)))
+    reports = Reports(settings, each_rate=show_performance, dry_run=many.dry_run)
 
     async def run() -> CopySummary:
-        async with showing_progress(settings, state, enabled=target != "-"):
-            return await copy_files(sources, target, access=access, options=options, state=state)
+        async with showing_progress(settings, reports.state, interval=many.progress_interval, bar=target != "-"):
+            return await copy_files(sources, target, access=access, options=options, state=reports.state)
 
-    summary = run_async(settings, run)
-    if len(pending) == 1 and summary.files:
-        print_error(settings, pending[0].error or UsageError(""), pending[0].problem)
-    return summary
+    summary = run_async(settings, run, when_interrupted=reports.interrupted)
+    on_terminal = sys.stderr.isatty() and not settings.quiet and target != "-"
+    reports.finish(summary, show=show_performance or on_terminal)
 
 
-def _describe(summary: CopySummary) -> str:
-    rate = human_size(summary.bytes / summary.seconds) if summary.seconds else "-"
-    files = f"{summary.files} file{'' if summary.files == 1 else 's'}"
-    failed = f", {summary.failed} failed" if summary.failed else ""
-    return f"{files}{failed}, {human_size(summary.bytes)} in {summary.seconds:.1f} s ({rate}/s)"
+def _clean(settings: Settings, sources: Sequence[str], target: str) -> None:
+    raise UsageError("--clean: not available yet")

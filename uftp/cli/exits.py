@@ -19,7 +19,7 @@ MEANINGS: Final[tuple[tuple[int, str], ...]] = (
     (errors.PeerBrokeProtocol.exit_code, "the server sent what the protocol does not allow"),
     (errors.TransferFailed.exit_code, "a file that is not whole; nothing of it was kept"),
     (errors.SomeFailed.exit_code, "some of several files failed; the others are done"),
-    (errors.EXIT_INTERRUPTED, "interrupted by Ctrl-C; unfinished files were removed"),
+    (errors.EXIT_INTERRUPTED, "interrupted by Ctrl-C; nothing unfinished has its final name"),
 )
 
 EXIT_TABLE: Final = "\n".join(f"  {code:3}  {meaning}" for code, meaning in MEANINGS)

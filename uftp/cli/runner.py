@@ -23,18 +23,29 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal has ended the command; it has cleaned up."""
+    """A signal has ended the command; it has cleaned up.
 
-    def __init__(self, number: int) -> None:
+    Attributes:
+        number: of the signal.
+        advice: what a person may want to know now.
+    """
+
+    def __init__(self, number: int, advice: str) -> None:
         super().__init__(number)
         self.number = number
+        self.advice = advice
 
 
-def run_async(settings: Settings, function: Callable[[], Awaitable[T]]) -> T:
+def run_async(
+    settings: Settings,
+    function: Callable[[], Awaitable[T]],
+    *,
+    when_interrupted: Callable[[], str] = lambda: "unfinished files were removed",
+) -> T:
     """Run `function` under trio.
 
-    The first Ctrl-C (or SIGTERM, SIGHUP) cancels it, and it removes what is unfinished; a second one ends the
-    process at once.
+    The first Ctrl-C (or SIGTERM, SIGHUP) cancels it, and it puts things in order; a second one ends the process at
+    once. `when_interrupted` says, in the first case, what a person may want to know.
 
     Raises:
         Interrupted: by a signal.
@@ -73,7 +84,7 @@ def run_async(settings: Settings, function: Callable[[], Awaitable[T]]) -> T:
         if failures:
             raise failures[0]
         if not results:
-            raise Interrupted(received[0] if received else signal.SIGINT)
+            raise Interrupted(received[0] if received else signal.SIGINT, when_interrupted())
         return results[0]
 
     return trio.run(main)
@@ -89,7 +100,7 @@ def reporting_errors(settings: Settings, function: Callable[[], T]) -> T:
         print_error(settings, error)
         raise click.exceptions.Exit(exit_code(error)) from None
     except Interrupted as error:
-        click.echo("uftp: interrupted; unfinished files were removed", err=True)
+        click.echo(one_line(f"uftp: interrupted; {error.advice}"), err=True)
         raise click.exceptions.Exit(128 + error.number) from None
     except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError, KeyboardInterrupt):
         raise

@@ -54,7 +54,7 @@ def command(settings: Settings, source: str, target: str) -> None:
     state = CopyState(on_note=on_note)
 
     async def run() -> SyncSummary:
-        async with showing_progress(settings, state, enabled=True):
+        async with showing_progress(settings, state):
             return await sync_file(source, target, access=access, state=state)
 
     summary = run_async(settings, run)
