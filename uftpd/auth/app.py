@@ -14,6 +14,8 @@ from uftpd.auth.pages.assets import asset_endpoints
 from uftpd.auth.pages.failures import ErrorPages, base_path
 from uftpd.auth.resources import Resources
 from uftpd.auth.services import Services
+from uftpd.auth.shares.owner_resource import OwnerResource
+from uftpd.auth.shares.use_resource import UseResource
 from uftpd.auth.token_resource import token_endpoints
 
 
@@ -22,6 +24,8 @@ def all_endpoints(services: Services) -> list[Endpoint]:
     described = [
         *token_endpoints(services.issuer, services.credential),
         *Resources(services).endpoints(),
+        *OwnerResource(services).endpoints(),
+        *UseResource(services).endpoints(),
         *AdminActions(services).endpoints(),
         *PublicHealth(services).endpoints(),
     ]

@@ -21,6 +21,7 @@ from uftpd.auth.nodes.registry import LogicalServer, NodeRegistry
 from uftpd.auth.session import rate_limit
 from uftpd.config.auth import AuthConfig
 from uftpd.config.login import Login, ordered_methods
+from uftpd.config.shares import Shares
 
 JsonObject = dict[str, Any]
 
@@ -86,7 +87,12 @@ def _certificates(path: Path | None) -> list[x509.Certificate]:
 
 
 def info_reply(
-    registry: NodeRegistry, facts: ServerFacts, identity: Identity, granted: Entitlements, base_url: str
+    registry: NodeRegistry,
+    facts: ServerFacts,
+    identity: Identity,
+    granted: Entitlements,
+    base_url: str,
+    shares: Shares,
 ) -> JsonObject:
     """The whole reply. Anonymous callers get no versions, CAs or back ends (W19)."""
     known = bool(identity.method)
@@ -94,6 +100,9 @@ def info_reply(
         name: _server(server, granted, f"{base_url}/rest/auth/{name}", known)
         for name, server in registry.servers.items()
     }
+    for name, entry in reply.items():
+        if shares.covers(name):
+            entry["dataSharing"] = {"enabled": True, "href": f"{base_url}/rest/share/{name}"}
     reply["client"] = _client(identity, granted)
     reply["server"] = _own(registry, facts, known)
     return reply

@@ -54,13 +54,13 @@ class SessionRequest:
     append: bool = False
 
 
-def parse_session_request(body: bytes, *, max_streams: int) -> SessionRequest:
-    """Read the body of `POST /rest/auth/NAME`.
+def parse_session_request(body: bytes | Mapping[str, Any], *, max_streams: int) -> SessionRequest:
+    """Read the body of `POST /rest/auth/NAME`, or the fields of it.
 
     Raises:
         BadRequest: says which field is wrong.
     """
-    fields = parse_object(body)
+    fields = parse_object(body) if isinstance(body, bytes) else body
     path = text_field(fields, "serverPath")
     if path is None:
         raise BadRequest("serverPath: required")

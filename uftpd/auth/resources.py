@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from uftpd.auth.addresses import TrustedProxies, parse_address
 from uftpd.auth.edge import context_of, read_body
 from uftpd.auth.endpoints import JSON, Access, Caller, Endpoint
 from uftpd.auth.info import info_reply
@@ -19,8 +20,10 @@ from uftpd.config.auth import AuthConfig
 
 _HOST = re.compile(r"[A-Za-z0-9._~-]{1,255}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?", re.ASCII)
 
+_GATEWAY = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]{1,300}(/[A-Za-z0-9._~/%-]{0,200})?", re.ASCII)
+
 _TOLERANT_BOOLEAN = {"type": ["boolean", "string", "null"]}
-_SESSION_REQUEST: Mapping[str, Any] = {
+SESSION_REQUEST: Mapping[str, Any] = {
     "type": "object",
     "required": ["serverPath"],
     "properties": {
@@ -37,7 +40,7 @@ _SESSION_REQUEST: Mapping[str, Any] = {
         "sessionMode": _TOLERANT_BOOLEAN,
     },
 }
-_SESSION_REPLY: Mapping[str, Any] = {
+SESSION_REPLY: Mapping[str, Any] = {
     "type": "object",
     "required": ["success", "reason", "serverHost", "serverPort", "secret"],
     "properties": {
@@ -84,8 +87,8 @@ class Resources:
                 access=Access.MEMBERS,
                 summary="Have a data node expect a session.",
                 consumes=JSON,
-                body=_SESSION_REQUEST,
-                schema=_SESSION_REPLY,
+                body=SESSION_REQUEST,
+                schema=SESSION_REPLY,
                 replies={
                     401: "The caller has no account on that server.",
                     404: "There is no such server or instance.",
@@ -103,7 +106,14 @@ class Resources:
             self._services.background, wait_seconds=self._config.command_port.status_wait_seconds
         )
         url = base_url(request, self._config)
-        reply = info_reply(self._services.registry, self._services.facts, caller.identity, caller.granted, url)
+        reply = info_reply(
+            self._services.registry,
+            self._services.facts,
+            caller.identity,
+            caller.granted,
+            url,
+            shares=self._config.shares,
+        )
         context_of(request).outcome = "info"
         return JSONResponse(reply)
 
@@ -146,6 +156,20 @@ class Resources:
         if session.features:
             reply["features"] = list(session.features)
         return JSONResponse(reply)
+
+
+def share_base_url(request: Request, config: AuthConfig) -> str:
+    """The same for links to shares: as a trusted gateway says, if there is one (CONTROL-PLANE 1.1).
+
+    A header that the client sent itself may stand beside the gateway's: then neither is believed.
+    """
+    named = request.headers.getlist("x-unicore-gateway")
+    address = parse_address(request.client.host) if request.client is not None else None
+    if len(named) == 1 and address is not None and address in TrustedProxies(config.server.trusted_proxies):
+        gateway = named[0].strip().rstrip("/")
+        if _GATEWAY.fullmatch(gateway):
+            return gateway
+    return base_url(request, config)
 
 
 def base_url(request: Request, config: AuthConfig) -> str:

@@ -21,6 +21,7 @@ from uftpd.auth.nodes.client import CommandPort
 from uftpd.auth.nodes.registry import NodeRegistry, build_registry
 from uftpd.auth.security_sessions import SecuritySessions
 from uftpd.auth.shares.grants import Grants
+from uftpd.auth.shares.passwords import SharePasswords
 from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store
 from uftpd.auth.store.housekeeping import Tally
@@ -83,6 +84,7 @@ class Services:
     background: trio.Nursery
     grants: Grants
     deliveries: Deliveries
+    passwords: SharePasswords
 
 
 def build_services(
@@ -127,6 +129,7 @@ def build_services(
         background=lasting.background,
         grants=lasting.grants,
         deliveries=lasting.deliveries,
+        passwords=SharePasswords(config.login),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from uftp.protocol.command_port import IPAddress, RequestRefused, TransferRequest, encode_request
@@ -81,10 +82,10 @@ async def assemble(
         compress=request.compress,
         key=request.key,
         algorithm=request.cipher,
-        groups=_groups(group, granted.supplementary),
+        groups=group_list(group, granted.supplementary),
         rate_limit=rate_limit(granted, server),
-        includes=_patterns(granted, server.name, "includes"),
-        excludes=_patterns(granted, server.name, "excludes"),
+        includes=path_patterns(granted, server.name, "includes"),
+        excludes=path_patterns(granted, server.name, "excludes"),
         request_id=request_id,
     )
     try:
@@ -94,7 +95,8 @@ async def assemble(
     return transfer
 
 
-def _groups(group: str | None, supplementary: tuple[str, ...]) -> tuple[str, ...]:
+def group_list(group: str | None, supplementary: tuple[str, ...]) -> tuple[str, ...]:
+    """The groups of a session: the primary one, then those the person selected; empty for the account's own."""
     primary = tuple(item for item in (group or "").split(":") if item)
     if supplementary and not primary:
         primary = ("DEFAULT_GID",)
@@ -122,8 +124,8 @@ def rate_limit(granted: Entitlements, server: LogicalServer) -> int:
     return min((rate for rate in (own, left) if rate > 0), default=0)
 
 
-def _patterns(granted: Entitlements, server: str, name: str) -> tuple[str, ...]:
-    """Patterns of the map file.
+def path_patterns(granted: Entitlements, server: str, name: str) -> tuple[str, ...]:
+    """`includes` or `excludes` of a person on a server, by the map file.
 
     Raises:
         RequestError: something is set, and no pattern is in it: without one everything would be allowed.
@@ -137,8 +139,12 @@ def _patterns(granted: Entitlements, server: str, name: str) -> tuple[str, ...]:
     return patterns
 
 
+RequestFor = Callable[[bool], TransferRequest]
+"""Makes the request for a node, given whether it knows the extensions. What it raises ends the search."""
+
+
 async def open_session(
-    server: LogicalServer, number: int | None, request: TransferRequest, *, reuse_seconds: float
+    server: LogicalServer, number: int | None, request: TransferRequest | RequestFor, *, reuse_seconds: float
 ) -> GrantedSession:
     """Have a node of the logical server expect the session; others stand in for one that does not answer.
 
@@ -147,7 +153,7 @@ async def open_session(
     Args:
         server: the logical server.
         number: the instance to use, from 1; None for the next in turn.
-        request: what to ask for.
+        request: what to ask for; or how to make it, if that depends on what the node knows.
         reuse_seconds: a node that answered a ping this lately is not pinged again.
 
     Raises:
@@ -155,11 +161,13 @@ async def open_session(
     """
     for instance in server.candidates(number):
         # What restricts a session must not go to a node that would pass over it: no old answer tells who it is now.
-        ping = await instance.ping(max_age=0 if needs_extensions(request) else reuse_seconds)
+        restricts = callable(request) or needs_extensions(request)
+        ping = await instance.ping(max_age=0 if restricts else reuse_seconds)
         if ping is None:
             continue
+        wanted = request(bool(ping.features)) if callable(request) else request
         try:
-            announced = await instance.transfer(request)
+            announced = await instance.transfer(wanted)
         except NodeUnreachable:
             continue
         except RequestRefused as refusal:

@@ -264,6 +264,6 @@ class Grants:
             claim._ended = True
             return
         claim._ended = True
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-            with suppress(StoreUnavailable):  # then its lease lapses
-                await self._store.write(lambda c: claims.release(c, claim._id, delivered, self._clock()))
+        # Without an answer from the store the lease lapses.
+        with suppress(StoreUnavailable), trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+            await self._store.write(lambda c: claims.release(c, claim._id, delivered, self._clock()))

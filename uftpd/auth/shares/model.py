@@ -46,6 +46,8 @@ class Share:
         password_hash: as `uftpd.auth.identity.password_file` verifies it; empty for none.
         max_downloads: it is over after so many; 0 for any number.
         downloads: how many there were, each of a whole object.
+        includes, excludes: what the owner's sessions on that server were restricted to at that time (CONTROL-PLANE
+            5.7), as `:`-separated patterns; empty for nothing. A share gives nobody more than its owner has.
     """
 
     id: str
@@ -64,6 +66,8 @@ class Share:
     password_hash: str = field(default="", repr=False)
     max_downloads: int = 0
     downloads: int = 0
+    includes: str = ""
+    excludes: str = ""
 
     @property
     def directory(self) -> bool:

@@ -18,7 +18,10 @@ from uftp.protocol.command_port import (
     TransferRequest,
     encode_request,
 )
+from uftpd.auth.attributes.base import Entitlements
 from uftpd.auth.errors import BadRequest
+from uftpd.auth.nodes.registry import LogicalServer
+from uftpd.auth.session import rate_limit
 from uftpd.auth.shares.model import Share
 
 EXPIRES_SECONDS = 60.0  # of a secret, until its first use
@@ -30,6 +33,7 @@ def transfer_request(
     write: bool,
     client_ip: Sequence[IPAddress],
     below: str = "",
+    among: Sequence[str] = (),
     extensions: bool = True,
     persistent: bool = False,
     max_logins: int | None = None,
@@ -54,6 +58,7 @@ def transfer_request(
         client_ip: where the connections come from.
         below: only this beneath a shared directory: relative, normalised, ends with `/` for a directory; empty for
             all.
+        among: further files beside a shared file, which the same session is for.
         extensions: whether the node knows the fields of EXTENSIONS section 7. Without them a file gets a pattern.
         persistent, max_logins: how often the secret is good for a login.
         expires: seconds until the secret dies unused.
@@ -68,6 +73,7 @@ def transfer_request(
     if below and not share.directory:
         raise BadRequest("This share is a single file")
     directory, name = start_of(share, below)
+    names = [_escaped(file) for file in (name, *among)] if name and (among or not extensions) else []
     request = TransferRequest(
         user=share.uid,
         secret="",
@@ -81,11 +87,12 @@ def transfer_request(
         algorithm=cipher,
         groups=tuple(item for item in share.gid.split(":") if item),
         rate_limit=rate_limit,
-        includes=(_escaped(name),) if name and not extensions else (),
+        includes=tuple(names) or patterns(share.includes),
+        excludes=patterns(share.excludes),
         access=Access.WRITE if write else Access.READ,
         request_id=request_id,
         purpose=Purpose.SHARE,
-        scope=name.encode() if extensions else b"",
+        scope=name.encode() if extensions and not among else b"",
         expires=expires,
         max_logins=max_logins if extensions else None,
         http=http,
@@ -97,6 +104,18 @@ def transfer_request(
     return request
 
 
+def share_rate(granted: Entitlements, server: LogicalServer) -> int:
+    """Bytes a second of a session on a share: that of the person who uses it (CONTROL-PLANE 2.6); 0 for no limit.
+
+    Raises:
+        RequestError: the map file has something that is no rate.
+    """
+    limits = [rate_limit(granted, server)]
+    if granted.account_on(server.name) is None and server.reservations is not None:
+        limits.append(server.reservations.limit_for(""))  # a stranger owns no reservation
+    return min((limit for limit in limits if limit > 0), default=0)
+
+
 def start_of(share: Share, below: str = "") -> tuple[str, str]:
     """Where a session of `transfer_request` starts, ending with `/`, and the name of the file there; empty if the
     whole directory is meant.
@@ -106,6 +125,11 @@ def start_of(share: Share, below: str = "") -> tuple[str, str]:
         return path, ""
     directory, _, name = path.rpartition("/")
     return f"{directory}/", name
+
+
+def patterns(text: str) -> tuple[str, ...]:
+    """The items of a `:`-separated list."""
+    return tuple(item for item in text.split(":") if item)
 
 
 def _escaped(name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 from sqlalchemy import Connection, delete, select
 
+from uftpd.auth.shares import claims, rows
 from uftpd.auth.store import revocations, sessions
 from uftpd.auth.store.engine import Store, StoreUnavailable
 from uftpd.auth.store.schema import security_sessions
@@ -23,9 +24,11 @@ class Tally:
 
     Attributes:
         security_sessions: rows of that table.
+        shares: rows of that table.
     """
 
     security_sessions: int = 0
+    shares: int = 0
 
 
 async def keep_house(store: Store, tally: Tally, clock: Callable[[], float] = time.time) -> None:
@@ -41,7 +44,11 @@ async def sweep(store: Store, tally: Tally, now: float) -> None:
         while await store.write(lambda connection: _remove_sessions(connection, now)) == BATCH:
             pass
         await store.write(lambda connection: revocations.remove_expired(connection, now))
+        while await store.write(lambda connection: rows.remove_expired(connection, now, BATCH)) == BATCH:
+            pass
+        await store.write(lambda connection: claims.remove_lapsed(connection, now))
         tally.security_sessions = await store.read(sessions.count)
+        tally.shares = await store.read(rows.count)
     except StoreUnavailable:
         pass  # said by the store
 

@@ -61,6 +61,8 @@ shares = Table(
     Column("password_hash", Text, nullable=False),
     Column("max_downloads", Integer, nullable=False),
     Column("downloads", Integer, nullable=False),
+    Column("includes", Text, nullable=False),
+    Column("excludes", Text, nullable=False),
     Column("spent", BigInteger, nullable=False),
     Column("tries", Integer, nullable=False),
     Index("shares_by_path", "path_hash"),

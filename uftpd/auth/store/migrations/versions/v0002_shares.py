@@ -31,6 +31,8 @@ def upgrade() -> None:
         sa.Column("password_hash", sa.Text(), nullable=False),
         sa.Column("max_downloads", sa.Integer(), nullable=False),
         sa.Column("downloads", sa.Integer(), nullable=False),
+        sa.Column("includes", sa.Text(), nullable=False),
+        sa.Column("excludes", sa.Text(), nullable=False),
         sa.Column("spent", sa.BigInteger(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
     )
