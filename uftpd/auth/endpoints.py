@@ -125,11 +125,16 @@ class _Gate:
         caller = NOBODY
         if endpoint.access is not Access.PUBLIC:
             caller = await self._find_caller(request)
-            _check_role(endpoint.access, caller.granted.role)
+            check_role(endpoint.access, caller.granted.role)
         return await endpoint.handler(request, caller)
 
 
-def _check_role(access: Access, role: str) -> None:
+def check_role(access: Access, role: str) -> None:
+    """Refuse whoever may not use a resource.
+
+    Raises:
+        Refused: the role is not enough.
+    """
     if role == "banned":
         raise Refused("Access denied")
     if access is Access.MEMBERS and role not in _MEMBERS:

@@ -16,7 +16,7 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup, escape
 
-from uftpd.auth.pages.text import visible
+from uftpd.auth.pages.text import is_plain, visible
 from uftpd.auth.pages.views import Readme
 
 MARKDOWN_BYTES = 64 * 1024
@@ -137,6 +137,6 @@ def _link(url: str, directory: str) -> str | None:
     # A share is not to send people to other pages of this server, where they may be somebody.
     path = parts.path
     plain = unquote(path)
-    if not plain or plain.startswith("/") or "\\" in plain or ".." in plain.split("/"):
+    if not plain or plain.startswith("/") or "\\" in plain or ".." in plain.split("/") or not is_plain(plain):
         return None
     return directory + path

@@ -29,7 +29,9 @@ from uftpd.auth.pages.views import (
     ErrorView,
     FileView,
     Kind,
+    LoginView,
     PasswordView,
+    SharesView,
 )
 
 _ERRORS = {
@@ -175,6 +177,16 @@ def file_page(view: FileView, *, headers: Mapping[str, str] | None = None) -> Re
 def password_page(view: PasswordView, *, headers: Mapping[str, str] | None = None) -> Response:
     """Asks for a password; status 401."""
     return render("password.html", 401, view.base, headers, view=view, password_field=PASSWORD_FIELD)
+
+
+def login_page(view: LoginView, *, status: int = 200) -> Response:
+    """Asks who somebody is."""
+    return render("login.html", status, view.base, None, view=view)
+
+
+def shares_page(view: SharesView, *, status: int = 200) -> Response:
+    """What somebody shares."""
+    return render("shares.html", status, view.base, None, view=view)
 
 
 def error_page(view: ErrorView, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -7,7 +7,7 @@ is needed: `/rest/access/SERVER/ID/some%20dir/`. Times are Unix seconds, sizes b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -216,4 +216,104 @@ class ErrorView:
     status: int
     text: str = ""
     request_id: str = ""
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginView:
+    """Asks who somebody is.
+
+    Attributes:
+        token: of the form.
+        problem: why the last attempt failed; empty for none.
+        user: the name that was tried.
+        base: as in `DirectoryView`.
+    """
+
+    token: str
+    problem: str = ""
+    user: str = ""
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnShare:
+    """A share, as its owner sees it.
+
+    Attributes:
+        id, server, path: of the share.
+        link: the whole URL.
+        target: name of the person it is for; empty for anybody.
+        writable: whether that person may upload.
+        expires, last_used: 0 for never.
+        one_time, password: as in `ShareFacts`.
+        used: how often.
+        max_downloads: 0 for any number.
+        downloads: how many there were.
+    """
+
+    id: str
+    server: str
+    path: str
+    link: str
+    target: str = ""
+    writable: bool = False
+    expires: float = 0
+    one_time: bool = False
+    password: bool = False
+    used: int = 0
+    last_used: float = 0
+    max_downloads: int = 0
+    downloads: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedShare:
+    """What somebody else shares with a person.
+
+    Attributes:
+        owner: canonical name.
+        server, path: of the share.
+        link: the whole URL.
+        writable, expires: as in `ShareFacts`.
+    """
+
+    owner: str
+    server: str
+    path: str
+    link: str
+    writable: bool = False
+    expires: float = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharesView:
+    """What somebody shares, and the form to share more.
+
+    Attributes:
+        person: their name.
+        token: of the forms.
+        servers: where they can share.
+        shares: theirs, the newest first.
+        received: what others share with them.
+        lifetimes: seconds and words to choose from; 0 seconds for no end.
+        may_write: whether shares may be for uploads.
+        may_be_for_anybody: whether shares may be for whoever has the link.
+        form: what was filled in, where it has to be filled in better.
+        problem: what is wrong with it; empty for nothing.
+        done: what has just been done; empty for nothing.
+        base: as in `DirectoryView`.
+    """
+
+    person: str
+    token: str
+    servers: Sequence[str]
+    shares: Sequence[OwnShare]
+    received: Sequence[ReceivedShare]
+    lifetimes: Sequence[tuple[int, str]]
+    may_write: bool
+    may_be_for_anybody: bool
+    form: Mapping[str, str]
+    problem: str = ""
+    done: str = ""
     base: str = ""
