@@ -7,6 +7,7 @@ on its way. Peers never see tracebacks.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -60,6 +61,8 @@ class RequestContext:
         outcome: text of the log line.
         reply_headers: further headers of the reply, whatever it will be.
         resource: its path in the table of resources; empty if there is none.
+        becomes_transfer: called when the request begins to move a file: it has no time limit from then on, and gives up
+            its place among the requests served at once. What bounds it is how fast the peer takes or sends.
     """
 
     request_id: str
@@ -69,11 +72,17 @@ class RequestContext:
     outcome: str = "request"
     reply_headers: dict[str, str] = field(default_factory=dict)
     resource: str = ""
+    becomes_transfer: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
 def context_of(request: Request) -> RequestContext:
     """The context of a request that came through `Edge`."""
-    context = request.scope[_CONTEXT]
+    return context_of_scope(request.scope)
+
+
+def context_of_scope(scope: Scope) -> RequestContext:
+    """As `context_of`, for the scope of the request."""
+    context = scope[_CONTEXT]
     assert isinstance(context, RequestContext)  # noqa: S101 - for the type checker
     return context
 
@@ -186,11 +195,24 @@ class Edge:
                 self._places.acquire_on_behalf_of_nowait(context)
             except trio.WouldBlock:
                 raise Unavailable("This server is too busy, try again later") from None
+            waits = True
+
+            def give_place_up() -> None:
+                nonlocal waits
+                if waits:
+                    waits = False
+                    self._places.release_on_behalf_of(context)
+
+            def become_transfer() -> None:
+                give_place_up()
+                timer.deadline = math.inf
+
+            context.becomes_transfer = become_transfer
             try:
-                with trio.fail_after(self._limits.request_seconds):
+                with trio.fail_after(self._limits.request_seconds) as timer:
                     await self._inner(scope, receive, send)
             finally:
-                self._places.release_on_behalf_of(context)
+                give_place_up()
         except RequestError as error:
             context.facts.setdefault("reason", str(error))
             if error.status == UNKNOWN_SESSION:  # without a body, by the protocol

@@ -32,11 +32,14 @@ class Flow:
 
     Args:
         channel: nobody else uses it meanwhile.
+
+    Attributes:
+        session: for commands that move no data, between two transfers.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._session = channel.session
+        self.session = channel.session
 
     @property
     def usable(self) -> bool:
@@ -58,16 +61,16 @@ class Flow:
             TransferFailed: the file has no such part any more.
             NetworkError, PeerBrokeProtocol: the session is of no use.
         """
-        line = b"RETR " + self._session.wire(path)
+        line = b"RETR " + self.session.wire(path)
         number = self._channel.count()
         try:
-            control = self._session.control
+            control = self.session.control
             async with control.dialogue():
                 await control.send(rang_command(offset, length).encode() + b"\r\n" + line)
                 ranged = await control.receive()
                 reply = await control.receive()
                 if ranged.code != 350 or reply.is_success:
-                    raise PeerBrokeProtocol(f"{self._session.name}: {reply.code} {printable(reply.text)} to RETR")
+                    raise PeerBrokeProtocol(f"{self.session.name}: {reply.code} {printable(reply.text)} to RETR")
                 if not reply.is_preliminary:
                     raise refusal(reply, path, "read it")
             announced = announced_length(reply)
@@ -107,9 +110,9 @@ class Flow:
             raise
 
     async def _store(self, path: bytes, number: int, blocks: AsyncIterator[bytes], length: int | None) -> int:
-        control = self._session.control
+        control = self.session.control
         sent = 0
-        line = b"STOR " + self._session.wire(path)
+        line = b"STOR " + self.session.wire(path)
         async with control.dialogue():
             told = b"" if length is None else b"ALLO %d\r\n" % length
             await control.send(told + line)
@@ -133,7 +136,7 @@ class Flow:
                 nursery.start_soon(listen)
                 try:
                     sent = await self._send(path, number, blocks, length)
-                    with trio.move_on_after(self._session.final_timeout):
+                    with trio.move_on_after(self.session.final_timeout):
                         await trio.sleep_forever()  # until the reply is in
                     raise TimedOut(f"{printable(path)}: the node does not say whether it stored the file")
                 except Exception as error:
@@ -146,7 +149,7 @@ class Flow:
                     nursery.cancel_scope.cancel()
             await trio.lowlevel.checkpoint_if_cancelled()
             if not final:
-                raise failure[0] if failure else NetworkError(f"{self._session.name}: no reply")
+                raise failure[0] if failure else NetworkError(f"{self.session.name}: no reply")
             outcome = final[0]
             if isinstance(outcome, UFTPError):
                 raise outcome

@@ -1,8 +1,8 @@
 """Sessions on data nodes that this server keeps warm for shares: a login costs some 20 ms, the next file one.
 
 For each account and object there are *lanes*, which many small requests share, and *flows*, each taken by one large
-transfer at a time. A node without MODE U gets plain sessions (`plain`), one request at a time. All are bounded in number;
-one that was idle for a while is closed, and so is one that failed.
+transfer at a time. A node without MODE U gets plain sessions, one request at a time. All are bounded in number; one
+that was idle for a while is closed, and so is one that failed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, Protocol, TypeVar
 
 import trio
@@ -20,11 +20,13 @@ from uftp.client.session import FTPSession
 from uftp.errors import AuthenticationFailed, NetworkError, Refused, UFTPError
 from uftp.protocol.command_port import RequestRefused
 from uftpd.auth.errors import NodeFailed, Unavailable
+from uftpd.auth.events import logger
 from uftpd.auth.nodes.client import NodeUnreachable
 from uftpd.auth.nodes.instance import NodeInstance
 from uftpd.auth.nodes.registry import LogicalServer
 from uftpd.auth.session import require_up
 from uftpd.auth.shares.channel import Channel
+from uftpd.auth.shares.failures import as_request_error, shown
 from uftpd.auth.shares.flow import Flow
 from uftpd.auth.shares.lane import Lane
 from uftpd.auth.shares.model import Share
@@ -34,6 +36,7 @@ from uftpd.config.shares import Shares
 LANE_LOAD: Final = 48  # requests under way on a lane before another one is opened
 MOST_LANES: Final = 4  # for one object
 OPEN_SECONDS: Final = 30.0
+_PING_SECONDS: Final = 5.0
 _OPTIONS: Final = SessionOptions(
     mode="stream", connect_timeout=10, reply_timeout=30, final_timeout=300, stall_timeout=120
 )
@@ -51,18 +54,15 @@ T = TypeVar("T", bound=_Closable)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a session is for: whoever has the same rights on the same object may have the same session."""
+    """What a session is for. A share that was changed gets new ones."""
 
-    server: str
-    uid: str
-    gid: str
-    path: str
+    share: Share
     write: bool
 
     @classmethod
     def of(cls, share: Share, *, write: bool) -> Key:
         """For a use of a share."""
-        return cls(share.server, share.uid, share.gid, share.path, write)
+        return cls(replace(share, access_count=0, last_access=0, downloads=0), write)
 
 
 class Plain:
@@ -165,6 +165,8 @@ class Pool:
     async def _run_lane(self, lane: Lane, key: Key, sessions: _Sessions) -> None:
         try:
             await lane.run()
+        except Exception:
+            logger.exception("a lane failed")  # in the background nobody else would catch it
         finally:
             sessions.lanes.remove(lane)
             self._gone(key, sessions)
@@ -267,7 +269,11 @@ class Pool:
 
     def _evict(self) -> None:
         """Close the idle sessions that were used longest ago, to have room for one."""
-        found = [(entry.since, key) for key, s in self._by_key.items() for entry in (*s.flows, *s.plain)]
+        found = [
+            (since, key)
+            for key, s in self._by_key.items()
+            for since in (*(entry.since for entry in s.flows), *(entry.since for entry in s.plain))
+        ]
         if found:
             since, key = min(found, key=lambda pair: pair[0])
             sessions = self._by_key[key]
@@ -304,7 +310,7 @@ class Pool:
             if isinstance(error, trio.TooSlowError):
                 raise Unavailable("The data node does not answer, try again later") from None
             if isinstance(error, UFTPError):
-                raise NodeFailed(f"UFTPD server '{server.name}': {error}") from error
+                raise as_request_error(error) from error
             raise
 
     async def _room(self, sessions: _Sessions) -> None:
@@ -324,39 +330,40 @@ class Pool:
         require_up(server)
         refusal: Exception | None = None
         for instance in server.candidates(None):
-            # No old answer tells whether the node knows what restricts the session.
-            ping = await instance.ping(max_age=2.0)
+            ping = await instance.ping(max_age=_PING_SECONDS)
             if ping is None:
                 continue
+            extensions = bool(ping.features)
             request = transfer_request(
-                share, write=write, client_ip=self._addresses, extensions=bool(ping.features), expires=OPEN_SECONDS
+                share, write=write, client_ip=self._addresses, extensions=extensions, expires=OPEN_SECONDS
             )
             try:
                 announced = await instance.transfer(request)
-                return await log_in(
+                session = await log_in(
                     _host(instance),
                     announced.port,
                     user="anonymous",
                     password=announced.secret,
                     options=_OPTIONS,
                 )
+                if extensions and session.dialect.kind != "ours":
+                    # Since the ping it has become a node that would have passed over what restricts the session.
+                    session.control.break_off("not the node it was")
+                    raise NodeFailed("The data node was exchanged, try again")
+                return session
             except NodeUnreachable:
                 continue
             except RequestRefused as error:
-                raise NodeFailed(f"UFTPD server '{server.name}': {_shown(error)}") from None
-            except AuthenticationFailed as error:
-                raise Unavailable(f"UFTPD server '{server.name}': {_shown(error)}") from error
+                raise NodeFailed(f"UFTPD server '{server.name}': {shown(error)}") from None
+            except AuthenticationFailed as error:  # such as a limit of sessions
+                raise Unavailable(f"The data node lets nobody in now: {shown(error)}") from error
             except NetworkError as error:
                 refusal = error
         if refusal is not None:
-            raise Unavailable(f"UFTPD server '{server.name}': {_shown(refusal)}")
+            raise Unavailable(f"UFTPD server '{server.name}': {shown(refusal)}")
         raise Unavailable(f"No data node of '{server.name}' answers, try again later")
 
 
 def _host(instance: NodeInstance) -> str:
     """Where its FTP port is; of several addresses the first."""
     return instance.settings.host.replace(",", " ").split()[0]
-
-
-def _shown(error: Exception) -> str:
-    return "".join(c if c.isprintable() else " " for c in str(error))[:500]

@@ -1,0 +1,111 @@
+"""Bodies that are sent as they come, and end with their connection if they cannot be finished.
+
+A client knows a whole body by its length or its last chunk. So whatever goes wrong in the middle, nothing may look like
+an end: the reply is left unfinished, and the server closes the connection with a reset (`uftpd.auth.server`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
+from typing import Final
+
+import trio
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from uftp.errors import UFTPError
+from uftpd.auth.edge import context_of_scope
+from uftpd.auth.errors import RequestError
+from uftpd.auth.events import logger
+
+SMALL: Final = 128 * 1024
+
+
+class End(Enum):
+    """How a body ended."""
+
+    WHOLE = "delivered"
+    CLIENT_LEFT = "delivery cut off by the client"
+    STOPPED = "delivery stopped"
+    FAILED = "delivery failed"
+
+
+class Sink:
+    """Where the parts of a body go.
+
+    Attributes:
+        sent: bytes that the connection has taken.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.sent = 0
+
+    async def put(self, data: bytes) -> None:
+        """Send a part; returns when the connection has taken it."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self.sent += len(data)
+
+
+class Streamed(Response):
+    """A reply whose body `produce` sends.
+
+    Args:
+        status: of the reply.
+        headers: of the reply; without Content-Length it is sent in chunks.
+        produce: puts the body into the sink, all of it, or raises.
+        finished: told how it ended, and how many bytes the connection took; shielded from cancellation.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        produce: Callable[[Sink], Awaitable[None]],
+        finished: Callable[[End, int], Awaitable[None]],
+    ) -> None:
+        super().__init__(None, status)
+        self.raw_headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
+        self._produce = produce
+        self._finished = finished
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        context = context_of_scope(scope)
+        context.becomes_transfer()
+        sink = Sink(send)
+        end = End.STOPPED
+        try:
+            left = False
+
+            async def watch() -> None:
+                nonlocal left
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                left = True
+                nursery.cancel_scope.cancel()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                try:
+                    await self._produce(sink)
+                    end = End.WHOLE
+                except Exception as error:
+                    end = End.FAILED
+                    context.facts["reason"] = str(error)
+                    if not isinstance(error, (UFTPError, RequestError)):
+                        logger.exception("delivery failed", extra={"facts": {"id": context.request_id}})
+                nursery.cancel_scope.cancel()
+            if end is End.STOPPED and left:
+                end = End.CLIENT_LEFT
+            if end is End.WHOLE:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            context.outcome = end.value
+            context.facts["bytes"] = sink.sent
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 15):
+                await self._finished(end, sink.sent)

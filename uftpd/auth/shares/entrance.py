@@ -1,0 +1,367 @@
+"""Who may come in: a request below /rest/access becomes a visit to a share, or ends here (CONTROL-PLANE 4.3, 4.5).
+
+An anonymous share asks nobody who they are: the id is what opens it, and its password where it has one. The password
+comes as HTTP Basic with any user name, for tools, or by a form of the page, which gives a cookie. The cookie is bound
+to share and password by a MAC whose key is the password's hash, so every auth server of the site knows it, and it is
+worth nothing when the password changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import time
+import urllib.parse
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from uftp.protocol.dn import canonical
+from uftpd.auth.edge import context_of, read_body
+from uftpd.auth.errors import BadRequest, NotAllowed, NotFound, RequestError, Unavailable
+from uftpd.auth.events import logger
+from uftpd.auth.identity.password_file import Account, verify_password
+from uftpd.auth.identity.throttle import Throttle, network
+from uftpd.auth.nodes.registry import LogicalServer
+from uftpd.auth.pages import PasswordView, password_page, prefers_page
+from uftpd.auth.pages.views import PASSWORD_FIELD
+from uftpd.auth.services import Services
+from uftpd.auth.shares.model import ANONYMOUS, Share, is_share_id
+
+COOKIE_SECONDS: Final = 3600
+PASSWORD_HEADER: Final = "X-Share-Password"  # noqa: S105 - for shares that ask who one is as well
+_MAX_PASSWORD: Final = 1024
+_MAX_REMEMBERED: Final = 4096
+_MAX_WAITING: Final = 64
+_PREFIX: Final = ("rest", "access")
+
+
+class PasswordNeeded(RequestError):
+    """The share has a password, and none or a wrong one was given."""
+
+    default_status = 401
+
+    def __init__(self, *, wrong: bool) -> None:
+        text = "Wrong password for this share" if wrong else "This share has a password"
+        super().__init__(text, headers={"WWW-Authenticate": 'Basic realm="share", charset="UTF-8"'})
+        self.wrong = wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that may come in.
+
+    Attributes:
+        share: what it is about.
+        server: where.
+        person: canonical name of the caller; `ANONYMOUS` where nobody was asked.
+        holder: stands for person and address.
+        parts: names of the way below a shared directory, as the node has them.
+        slash: whether the address ends with `/`.
+    """
+
+    share: Share
+    server: LogicalServer
+    person: str
+    holder: str
+    parts: tuple[bytes, ...]
+    slash: bool
+
+    @property
+    def path(self) -> bytes:
+        """For the session: relative to where it starts; empty for a shared directory itself."""
+        return b"/".join(self.parts) if self.share.directory else self.share.name.encode()
+
+    @property
+    def name(self) -> bytes:
+        """The last component."""
+        return self.parts[-1] if self.parts else self.share.name.encode()
+
+
+def path_of(share_id: str, server: str) -> str:
+    """Where a share is on this server, without a slash at its end."""
+    return f"/rest/access/{urllib.parse.quote(server, safe='')}/{share_id}"
+
+
+def split_address(raw_path: bytes) -> tuple[str, str, tuple[bytes, ...], bool]:
+    """Server, id, names below, and whether there is a slash at the end, of the address as it was sent.
+
+    Names are decoded one by one, so that an encoded slash is no separator; `//` is one slash (CONTROL-PLANE T20), and
+    `..` goes up, but never out of the share.
+
+    Raises:
+        NotFound: no such thing can be.
+    """
+    pieces = [urllib.parse.unquote_to_bytes(piece) for piece in raw_path.partition(b"?")[0].split(b"/")]
+    slash = pieces[-1] in (b"", b".", b"..")
+    pieces = [piece for piece in pieces if piece]
+    try:
+        first, second, server, share_id = (piece.decode("utf-8") for piece in pieces[:4])
+    except ValueError:
+        raise _no_share("") from None
+    if (first, second) != _PREFIX:
+        raise _no_share(share_id)
+    parts: list[bytes] = []
+    for piece in pieces[4:]:
+        if piece == b".":
+            continue
+        if piece == b"..":
+            if not parts:
+                raise NotFound("There is nothing above a share")
+            parts.pop()
+        elif b"/" in piece or b"\0" in piece or len(piece) > 255:
+            raise NotFound("No file can have such a name")
+        else:
+            parts.append(piece)
+    if len(parts) > 256:
+        raise NotFound("No file can be so deep in a share")
+    return server, share_id, tuple(parts), slash
+
+
+def _no_share(share_id: str) -> NotFound:
+    shown = share_id if is_share_id(share_id) else ""
+    return NotFound(f"No such share: '{shown}', please check your URL")
+
+
+class Entrance:
+    """See the module.
+
+    Args:
+        services: of the configuration in force.
+        throttle: of wrong passwords.
+    """
+
+    def __init__(self, services: Services, throttle: Throttle | None = None) -> None:
+        self._services = services
+        self._shares = services.config.shares
+        self._lookups = _Lookups(services)
+        self._passwords = _Passwords(throttle or Throttle(services.config.login))
+
+    async def admit(self, request: Request) -> Visit:
+        """Let a request in.
+
+        Raises:
+            NotFound: no such server or share, or nothing can be at that address.
+            NotAllowed: the share is for somebody else.
+            PasswordNeeded: it has a password.
+            RequestError: credentials are wrong, or that cannot be found out now.
+        """
+        context = context_of(request)
+        name, share_id, parts, slash = split_address(request.scope["raw_path"])
+        server = self._services.registry.servers.get(name)
+        if server is None or not self._shares.covers(name):
+            raise NotFound(f"No such server: '{name[:64]}', please check your URL")
+        share = await self._lookups.find(share_id) if is_share_id(share_id) else None
+        if share is None or share.server != name:
+            raise _no_share(share_id)
+        context.facts |= {"server": name, "share": share.id[:8]}
+        if parts and not share.directory:
+            raise NotFound("This share is a single file: there is nothing below it")
+        person = await self._person(request, share)
+        if share.password_hash:
+            await self._check_password(request, share)
+        return Visit(share, server, person, f"{person} {network(context.peer)}", parts, slash)
+
+    async def _person(self, request: Request, share: Share) -> str:
+        if share.is_anonymous and self._services.config.login.anonymous:
+            return ANONYMOUS
+        caller = await self._services.callers.find(request)
+        person = canonical(caller.identity.dn)
+        if caller.granted.role == "banned" or not share.admits(person):
+            headers = {}
+            if person == ANONYMOUS and prefers_page(request):
+                headers["WWW-Authenticate"] = 'Basic realm="UFTP", charset="UTF-8"'
+            raise NotAllowed("This share is for somebody else", headers=headers)
+        return person
+
+    # -- passwords --------------------------------------------------------------------------------------------------
+
+    async def _check_password(self, request: Request, share: Share) -> None:
+        if _cookie_opens(request, share):
+            return
+        password = _shown_password(request, basic=share.is_anonymous)
+        if password is None:
+            raise PasswordNeeded(wrong=False)
+        if not await self._passwords.fits(request, share, password):
+            raise PasswordNeeded(wrong=True)
+
+    async def log_in(self, request: Request) -> Response:
+        """The form of the password page: gives the cookie, and leads to where the person wanted to go."""
+        name, share_id, _, _ = split_address(request.scope["raw_path"])
+        share = await self._lookups.find(share_id) if is_share_id(share_id) else None
+        if share is None or share.server != name or not self._shares.covers(name):
+            raise _no_share(share_id)
+        context_of(request).facts |= {"server": name, "share": share.id[:8]}
+        body = await read_body(request, self._services.config.limits)
+        try:
+            fields = urllib.parse.parse_qs(body.decode("ascii"), max_num_fields=8, errors="strict")
+        except ValueError:
+            raise BadRequest("This is no form") from None
+        password = fields.get(PASSWORD_FIELD, [""])[0].encode()[:_MAX_PASSWORD]
+        root = path_of(share.id, share.server)
+        to = fields.get("to", [""])[0]
+        # Only addresses of this share: a form must not send people elsewhere.
+        safe = to.isascii() and to.isprintable() and (to == root or to.startswith((f"{root}/", f"{root}?")))
+        base = self.base
+        to = to if safe else f"{root}/"
+        if share.password_hash and not await self._passwords.fits(request, share, password):
+            return password_page(PasswordView(action=f"{base}{root}/", to=to, wrong=True, base=base))
+        reply = RedirectResponse(base + to, 303)
+        if share.password_hash:
+            reply.set_cookie(
+                _cookie_name(share),
+                _cookie(share, int(time.time()) + COOKIE_SECONDS),
+                max_age=COOKIE_SECONDS,
+                path=base + root,
+                secure=request.scope["scheme"] == "https"
+                or self._services.config.server.external_url.startswith("https"),
+                httponly=True,
+                samesite="lax",
+            )
+        return reply
+
+    @property
+    def base(self) -> str:
+        """The path in front of all addresses of this server, for browsers; without a slash at its end."""
+        return urllib.parse.urlsplit(self._services.config.server.external_url).path.rstrip("/")
+
+
+def _shown_password(request: Request, *, basic: bool) -> bytes | None:
+    named = request.headers.get(PASSWORD_HEADER)
+    if named is not None:
+        return named.encode("latin-1", "replace")[:_MAX_PASSWORD]
+    shown = request.headers.getlist("authorization") if basic else []
+    scheme, _, rest = shown[0].partition(" ") if len(shown) == 1 else ("", "", "")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(rest.strip(), validate=True).partition(b":")[2][:_MAX_PASSWORD]
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _cookie_name(share: Share) -> str:
+    return f"share-{share.id}"
+
+
+def _cookie(share: Share, until: int) -> str:
+    message = f"share page {share.server} {share.id} {until}".encode()
+    return f"{until}.{hmac.new(share.password_hash.encode(), message, hashlib.sha256).hexdigest()}"
+
+
+def _cookie_opens(request: Request, share: Share) -> bool:
+    shown = request.cookies.get(_cookie_name(share), "")
+    until = shown.partition(".")[0]
+    if not (until.isascii() and until.isdigit() and len(until) < 16) or int(until) < time.time():
+        return False
+    return hmac.compare_digest(shown.encode(), _cookie(share, int(until)).encode())
+
+
+class _Passwords:
+    """Checks passwords of shares: slowed where somebody guesses, and remembered where they were right."""
+
+    def __init__(self, throttle: Throttle, clock: Callable[[], float] = trio.current_time) -> None:
+        self._throttle = throttle
+        self._clock = clock
+        self._threads = trio.CapacityLimiter(2)
+        self._right: OrderedDict[bytes, float] = OrderedDict()
+        self._running: dict[bytes, trio.Event] = {}
+
+    async def fits(self, request: Request, share: Share, password: bytes) -> bool:
+        """Whether it is the password.
+
+        Raises:
+            Unavailable, RequestError: too many are being tried.
+        """
+        key = hmac.new(share.password_hash.encode(), share.id.encode() + b" " + password, hashlib.sha256).digest()
+        while key in self._running:  # of several requests with the same words at once, one does the work
+            await self._running[key].wait()
+        if self._right.get(key, 0.0) > self._clock():
+            return True
+        if self._threads.statistics().tasks_waiting >= _MAX_WAITING:
+            raise Unavailable("Too many logins at once, try again later")
+        self._running[key] = trio.Event()
+        peer, user = context_of(request).peer, f"share {share.id}"
+        try:
+            await self._throttle.wait(peer, self._throttle.attempt(peer, user))
+            account = Account("", "", share.password_hash, None)
+            if not await trio.to_thread.run_sync(
+                verify_password, account, password, share.password_hash, limiter=self._threads
+            ):
+                return False
+            self._throttle.succeeded(peer, user)
+            self._right[key] = self._clock() + COOKIE_SECONDS
+            while len(self._right) > _MAX_REMEMBERED:
+                self._right.popitem(last=False)
+            return True
+        finally:
+            self._running.pop(key).set()
+
+
+class _Lookups:
+    """Looks shares up, many requests with one question to the store.
+
+    Each request gets what the store said to a question asked after the request came, so that a share that was withdrawn
+    is gone at once; but whoever comes while a question is under way waits for the next one together with all others.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._grants = services.grants
+        self._background = services.background
+        self._waiting: dict[str, _Question] = {}
+        self._running: set[str] = set()
+
+    async def find(self, share_id: str) -> Share | None:
+        """The share, unless it is over.
+
+        Raises:
+            StoreUnavailable: that cannot be found out now.
+        """
+        question = self._waiting.get(share_id)
+        if question is None:
+            question = self._waiting[share_id] = _Question()
+            if share_id not in self._running:
+                self._running.add(share_id)
+                self._background.start_soon(self._ask, share_id)
+        await question.answered.wait()
+        if question.error is not None:
+            raise question.error
+        return question.share
+
+    async def _ask(self, share_id: str) -> None:
+        try:
+            while (question := self._waiting.pop(share_id, None)) is not None:
+                try:
+                    question.share = await self._grants.get(share_id)
+                except RequestError as error:
+                    question.error = error
+                except Exception:
+                    logger.exception("look-up of a share failed")  # in the background nobody else would catch it
+                    question.error = RequestError("Internal error")
+                except BaseException:
+                    question.error = Unavailable("This server is about to stop, try again later")
+                    raise
+                finally:
+                    question.answered.set()
+        finally:
+            self._running.discard(share_id)
+            late = self._waiting.pop(share_id, None)
+            if late is not None:
+                late.error = Unavailable("This server is about to stop, try again later")
+                late.answered.set()
+
+
+class _Question:
+    __slots__ = ("answered", "error", "share")
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.share: Share | None = None
+        self.error: RequestError | None = None
