@@ -13,6 +13,7 @@ from uftp.protocol import ProtocolError
 from uftp.protocol.dn import Name, parse_name, rdn_subset, same_rdns
 from uftpd.config.data import CommandPort
 from uftpd.config.toml import ConfigError
+from uftpd.data.certificates import load_pair
 from uftpd.events import EventLog
 from uftpd.files import check_readable
 from uftpd.watched import WatchedFile
@@ -71,26 +72,14 @@ def server_context(settings: CommandPort) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     if settings.certificate is None or settings.key is None or settings.ca is None:
         raise ConfigError("command_port: certificate, key and ca are required for TLS")
-    for path in (settings.certificate, settings.key, settings.ca):
-        check_readable(path)  # OpenSSL's errors do not name the file
-    try:
-        context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        raise ConfigError(
-            f"{settings.certificate}, {settings.key}: no certificate with its unencrypted key: {reason}"
-        ) from error
+    load_pair(context, settings.certificate, settings.key)
+    check_readable(settings.ca)
     try:
         context.load_verify_locations(settings.ca)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise ConfigError(f"{settings.ca}: no usable CA certificates: {reason}") from error
     return context
-
-
-def _no_password() -> str:
-    # Without it OpenSSL would ask on the terminal.
-    raise ValueError("the key is encrypted")
 
 
 def acl_mistakes(path: Path) -> list[str]:

@@ -35,10 +35,9 @@ from uftpd.data.command_server import CommandServer
 from uftpd.data.ledger import Ledger, LoginError
 from uftpd.data.login import Attempt, LoginDialogue
 from uftpd.data.objects import ObjectFront, object_url
+from uftpd.data.rights import become_service_user
 from uftpd.data.sessions import Arrival, SessionRefused, Sessions
 from uftpd.events import EventLog, configure
-from uftpd.session import syscalls
-from uftpd.session.privileges import Account, UserPolicy, become
 
 _log = EventLog("front")
 
@@ -79,7 +78,7 @@ def run(
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     tls, acl = _command_port_tls(config)
     own_user = None if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    _give_up_rights(config)
+    become_service_user(config)
     front = Front(config, config_path, spawner, tls, acl, own_user)
     trio.run(front.serve, ftp_listeners, command_listeners, objects, ready)
 
@@ -92,17 +91,6 @@ def _command_port_tls(config: DataConfig) -> tuple[ssl.SSLContext | None, Access
     if port.acl is None:
         raise ConfigError("command_port.acl: required for TLS")
     return server_context(port), AccessList(port.acl, subset=port.acl_subset)
-
-
-def _give_up_rights(config: DataConfig) -> None:
-    if os.geteuid() != 0:
-        syscalls.drop_capabilities()  # such as the one to bind low ports
-        syscalls.no_new_privileges()
-        syscalls.not_dumpable()
-        return
-    entry = pwd.getpwnam(config.users.service_user)
-    account = Account(entry.pw_name, entry.pw_uid, entry.pw_gid, (entry.pw_gid,), b"/")
-    become(account, UserPolicy(switch=True), 0o077)
 
 
 class Front:

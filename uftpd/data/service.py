@@ -13,6 +13,7 @@ from uftpd.config.data import DataConfig, checked
 from uftpd.config.toml import ConfigError, HostPort
 from uftpd.data.spawner import Spawner
 from uftpd.events import EventLog, configure
+from uftpd.session import object_messages
 
 _log = EventLog("spawner")
 
@@ -82,13 +83,21 @@ def run(
     if config.command_port.plain:
         _check_loopback(command)
     os.umask(0o077)
+    # Fronts and relays come and go, and find each other by this, whose both ends stay open here.
+    relayed, to_front = object_messages.channel_pair()
+    spawner_pid = os.getpid()
 
     def run_front(current: DataConfig, spawner: socket.socket, front_ready: Callable[[], None]) -> None:
         # Imported in its own process only: every page the spawner holds makes each fork dearer.
         from uftpd.data import front
 
-        objects = front.ObjectSockets(plain, encrypted, None)
+        objects = front.ObjectSockets(plain, encrypted, relayed)
         front.run(current, config_path, spawner, ftp, command, objects, front_ready)
+
+    def run_relay(current: DataConfig, relay_ready: int) -> int:
+        from uftpd.data import relay
+
+        return relay.be_relay(lambda: relay.run(current, encrypted, to_front, relay_ready, spawner_pid))
 
     def say_ready() -> None:
         _log(
@@ -102,7 +111,14 @@ def run(
         if ready is not None:
             ready()
 
-    return Spawner(config, config_path, run_front, [*ftp, *command, *plain, *encrypted], say_ready).run()
+    return Spawner(
+        config,
+        config_path,
+        run_front,
+        [*ftp, *command, *plain, *encrypted],
+        say_ready,
+        run_relay if encrypted else None,
+    ).run()
 
 
 def _addresses(listeners: Sequence[socket.socket]) -> str:

@@ -8,6 +8,7 @@ the user list and the session limits itself.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -77,6 +78,28 @@ class Child:
     purpose: Purpose = Purpose.LOGIN
 
 
+@dataclass(slots=True)
+class Relay:
+    """A process that ends TLS for the object server.
+
+    Attributes:
+        ready_pipe: brings a byte when it serves; -1 once it has.
+        generation: of the configuration it was started with.
+        retiring: told to end with its connections.
+    """
+
+    pid: int
+    pidfd: int
+    ready_pipe: int
+    generation: int
+    retiring: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return self.ready_pipe < 0
+
+
 def user_policy(config: DataConfig) -> UserPolicy:
     """Whom this node serves; only root can change user."""
     users = config.users
@@ -105,7 +128,9 @@ class Spawner:
         config_path: read again on SIGHUP; None if there is no file.
         run_front: body of the front process; gets its end of the spawner socket.
         to_close: listeners, which session processes must not have. They are kept open here for the next front.
-        ready: called once the front serves.
+        ready: called once front and relays serve.
+        run_relay: body of a relay process, which gets a descriptor to say on that it serves, and returns its exit code;
+            None: there is no HTTPS.
     """
 
     def __init__(
@@ -115,6 +140,7 @@ class Spawner:
         run_front: Callable[[DataConfig, socket.socket, Callable[[], None]], None],
         to_close: Sequence[socket.socket],
         ready: Callable[[], None] | None = None,
+        run_relay: Callable[[DataConfig, int], int] | None = None,
     ) -> None:
         self._config = config
         self._config_path = config_path
@@ -122,6 +148,10 @@ class Spawner:
         self._run_front = run_front
         self._listeners = to_close
         self._ready = ready
+        self._run_relay = run_relay
+        self._relays: dict[int, Relay] = {}  # by pidfd
+        self._relay_generation = 0
+        self._relays_at: float | None = None  # when to start those that are missing
         self._children: dict[int, Child] = {}  # by pidfd
         self._spares: deque[Spare] = deque()
         self._no_spares_until = 0.0
@@ -131,6 +161,7 @@ class Spawner:
         self._restart_at: float | None = None
         self._ready_pipe = -1
         self._served = False  # whether any front has come so far
+        self._announced = False  # whether all has been there once that is needed
         self._to_front: deque[bytes] = deque()  # what it has not taken yet: at most a message a child
         self._deadline: float | None = None
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -156,8 +187,9 @@ class Spawner:
         gc.collect()
         gc.freeze()  # children never touch, and so never copy, what is there now
         self._start_front()
+        self._start_relays()
         killed = False
-        while self._front is not None or self._children or self._deadline is None:
+        while self._front is not None or self._children or self._relays or self._deadline is None:
             ready = self._poll.poll(0 if self._wants_spare() else self._timeout())
             for fd, events in ready:
                 self._handle(fd, events)
@@ -166,14 +198,16 @@ class Spawner:
             now = time.monotonic()
             if self._restart_at is not None and now >= self._restart_at:
                 self._restart_front()
+            if self._relays_at is not None and now >= self._relays_at:
+                self._start_relays()
             if self._deadline is not None and now >= self._deadline:
                 killed = self._kill_all() or killed
                 self._deadline = now + _GRACE_SECONDS
         _log("stopped", killed=killed)
-        return 1 if killed or not self._served else 0
+        return 1 if killed or not self._announced else 0
 
     def _timeout(self) -> float | None:
-        times = [at for at in (self._restart_at, self._deadline) if at is not None]
+        times = [at for at in (self._restart_at, self._relays_at, self._deadline) if at is not None]
         return max(0.0, (min(times) - time.monotonic()) * 1000) if times else None
 
     def _handle(self, fd: int, events: int) -> None:
@@ -191,6 +225,12 @@ class Spawner:
             self._front_ready()
         elif fd in self._children:
             self._child_exited(self._children[fd])
+        elif fd in self._relays:
+            self._relay_died(self._relays[fd])
+        else:
+            for relay in self._relays.values():
+                if fd == relay.ready_pipe:
+                    self._relay_ready(relay)
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGHUP:
@@ -203,6 +243,9 @@ class Spawner:
             self._deadline = time.monotonic() + self._config.limits.drain_seconds + _GRACE_SECONDS
             for listener in self._listeners:
                 listener.close()  # once the front has closed its own, clients are refused rather than kept waiting
+            self._relays_at = None
+            for relay in self._relays.values():
+                self._retire(relay)
             self._tell_front(DrainAll())
         else:
             self._deadline = time.monotonic()
@@ -220,6 +263,10 @@ class Spawner:
         self._policy = user_policy(config)
         self._dismiss_spares()  # they know the old policy
         self._tell_front(Reload())
+        # Relays with the new certificate, since those there are have no right to read it. They take the place of the
+        # others once they serve.
+        self._relay_generation += 1
+        self._start_relays()
         _log("configuration reloaded")
 
     def _kill_all(self) -> bool:
@@ -227,6 +274,8 @@ class Spawner:
         for child in self._children.values():
             _log("child killed", level="warning", session=child.id, user=child.user)
             signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        for relay in self._relays.values():
+            signal.pidfd_send_signal(relay.pidfd, signal.SIGKILL)
         if self._front is not None:
             signal.pidfd_send_signal(self._front[1], signal.SIGKILL)
         return bool(self._children)
@@ -271,7 +320,7 @@ class Spawner:
         """The front process; never returns."""
         status = 70
         try:
-            for fd in [*self._children, *(spare.pidfd for spare in self._spares)]:
+            for fd in [*self._children, *self._relays, *(spare.pidfd for spare in self._spares)]:
                 os.close(fd)
             for spare in self._spares:
                 spare.channel.close()
@@ -296,11 +345,17 @@ class Spawner:
         self._poll.unregister(self._ready_pipe)
         os.close(self._ready_pipe)
         self._ready_pipe = -1
-        if said_so and not self._served:
-            self._served = True
-            if self._ready is not None:
-                self._ready()
-            systemd.notify("READY=1")
+        self._served = self._served or bool(said_so)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Say once that everything serves."""
+        if self._announced or not self._served or not all(relay.ready for relay in self._relays.values()):
+            return
+        self._announced = True
+        if self._ready is not None:
+            self._ready()
+        systemd.notify("READY=1")
 
     def _front_died(self) -> None:
         assert self._front is not None  # noqa: S101 - its pidfd was polled
@@ -365,6 +420,90 @@ class Spawner:
         finally:
             for fd in fds:
                 os.close(fd)
+
+    # -- relays -----------------------------------------------------------------------------------------------------
+
+    def _start_relays(self) -> None:
+        """Start those of the present generation that are missing; older ones serve until all of them do."""
+        self._relays_at = None
+        if self._run_relay is None:
+            return
+        there = sum(relay.generation == self._relay_generation for relay in self._relays.values())
+        try:
+            for _ in range(self._relay_count() - there):
+                self._start_relay(self._run_relay)
+        except OSError as error:
+            _log("relay not started", level="error", reason=error.strerror)
+            self._relays_at = time.monotonic() + _FRONT_RESTART_SECONDS
+
+    def _relay_count(self) -> int:
+        return self._config.objects.relays or os.cpu_count() or 1
+
+    def _start_relay(self, run_relay: Callable[[DataConfig, int], int]) -> None:
+        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+
+        def be_relay() -> None:
+            status = 70
+            try:
+                status = run_relay(self._config, ready_write)
+            finally:
+                os._exit(status)
+
+        try:
+            pid, pidfd = self._fork_watched(be_relay)
+        except BaseException:
+            os.close(ready_read)
+            raise
+        finally:
+            os.close(ready_write)
+        self._relays[pidfd] = Relay(pid, pidfd, ready_read, self._relay_generation)
+        for fd in (pidfd, ready_read):
+            self._poll.register(fd, select.POLLIN)
+
+    def _relay_ready(self, relay: Relay) -> None:
+        said_so = os.read(relay.ready_pipe, 1)  # nothing, if it ended before: that is told by its pidfd
+        self._poll.unregister(relay.ready_pipe)
+        if not said_so:
+            return
+        os.close(relay.ready_pipe)
+        relay.ready_pipe = -1
+        self._announce()
+        present = [other for other in self._relays.values() if other.generation == self._relay_generation]
+        if len(present) >= self._relay_count() and all(other.ready for other in present):
+            for other in self._relays.values():
+                if other.generation != self._relay_generation:
+                    self._retire(other)
+
+    def _retire(self, relay: Relay) -> None:
+        if not relay.retiring:
+            relay.retiring = True
+            signal.pidfd_send_signal(relay.pidfd, signal.SIGTERM)
+
+    def _relay_died(self, relay: Relay) -> None:
+        _, status = os.waitpid(relay.pid, 0)
+        self._poll.unregister(relay.pidfd)
+        os.close(relay.pidfd)
+        del self._relays[relay.pidfd]
+        if not relay.ready:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(relay.ready_pipe)
+            os.close(relay.ready_pipe)
+        if relay.retiring or self._deadline is not None:
+            return
+        if not self._announced:
+            self._deadline = time.monotonic()  # the certificate cannot be used: trying again will not help
+            self._dismiss_spares()
+            return
+        _log("relay died", level="error", status=status)
+        if not relay.ready and (others := [r for r in self._relays.values() if r.generation != relay.generation]):
+            # What the reload brought cannot be used: the old ones stay, and are the present generation again.
+            _log("TLS of the object server stays as it was", level="warning")
+            for other in self._relays.values():
+                if other.generation == relay.generation:
+                    self._retire(other)
+            self._relay_generation = max(other.generation for other in others)
+            return
+        self._relays_at = time.monotonic() + _FRONT_RESTART_SECONDS
 
     # -- children ---------------------------------------------------------------------------------------------------
 
