@@ -53,7 +53,8 @@ def check_file(path: Path, now: dt.datetime | None = None) -> Checked:
         else:
             node = convert(table, data.DataConfig, path)
             problems = _check_data(node, path)
-            certificates = (node.command_port.certificate, node.command_port.ca)
+            doubts = _object_doubts(node, path)
+            certificates = (node.command_port.certificate, node.command_port.ca, node.objects.certificate)
     except ConfigError as error:
         return Checked([str(error)], [])
     warnings = [
@@ -161,6 +162,7 @@ def _reservation_mistakes(file: Path) -> list[str]:
 
 def _check_data(config: data.DataConfig, path: Path) -> list[str]:
     from uftpd.data.acl import acl_mistakes, server_context
+    from uftpd.data.relay import tls_context
     from uftpd.data.service import check_service_user
 
     found = [f"{path}: {problem}" for problem in data.problems(config)]
@@ -169,8 +171,19 @@ def _check_data(config: data.DataConfig, path: Path) -> list[str]:
         found += _attempt(lambda: server_context(port))
         if (acl := port.acl) is not None:
             found += _attempt(lambda: found.extend(acl_mistakes(acl)))
+    if config.objects.listen_tls and not found:
+        found += _attempt(lambda: tls_context(config.objects))
     found += _attempt(lambda: check_service_user(config))
     return found
+
+
+def _object_doubts(config: data.DataConfig, path: Path) -> list[str]:
+    """What shared files are exposed to, without anybody having meant it perhaps."""
+    far = [a for a in config.objects.listen if a.host not in ("127.0.0.1", "::1", "localhost")]
+    if not far or config.objects.url.startswith("https:"):  # a proxy does the encryption
+        return []
+    why = "without TLS anybody on the way can read shared files, and change them; objects.listen_tls is for HTTPS"
+    return [f"{path}: objects.listen: {why}"]
 
 
 def _attempt(action: Callable[[], object]) -> list[str]:

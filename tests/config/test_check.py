@@ -106,3 +106,46 @@ def test_files_that_are_named(files: Path, file: str, text: str | None, expected
 
 def test_reservations_may_come_later(files: Path) -> None:
     assert check_file(files / "auth.toml").problems == []
+
+
+OBJECTS = """
+[objects]
+listen_tls = ["[::]:9443"]
+certificate = "server.pem"
+key = "server.key"
+"""
+
+
+@pytest.mark.parametrize(
+    ("objects", "problem"),
+    [
+        (OBJECTS, ""),
+        (OBJECTS + 'url = "https://data1.example.org"', ""),
+        (OBJECTS + 'url = "https://[2001:db8::1]:9443"', ""),
+        (OBJECTS + 'url = "https://data1.example.org/files"', "objects.url: expected"),
+        (OBJECTS + 'url = "ftp://data1.example.org"', "objects.url: expected"),
+        (OBJECTS.replace("server.key", "other.key"), "other.key: cannot be read"),
+        (OBJECTS.replace("server.key", "ca.pem"), "no certificate with its unencrypted key"),
+        (OBJECTS.replace('key = "server.key"', ""), "objects.key: required for objects.listen_tls"),
+        ('[objects]\nurl = "https://h"', "objects.url: there is no object server"),
+    ],
+)
+def test_the_object_server_of_a_data_node(files: Path, objects: str, problem: str) -> None:
+    config = files / "data.toml"
+    config.write_text(DATA + '[users]\nservice_user = "nobody"\n' + objects)
+    checked = check_file(config)
+    assert len(checked.problems) == bool(problem), checked.problems
+    assert problem in "".join(checked.problems)
+    assert not checked.warnings
+
+
+@pytest.mark.parametrize(
+    ("listen", "warned"), [("127.0.0.1:80", False), ("[::1]:80", False), ("[::]:80", True), ("192.0.2.7:80", True)]
+)
+def test_files_that_go_over_plain_http(files: Path, listen: str, warned: bool) -> None:
+    config = files / "data.toml"
+    config.write_text(DATA + f'[users]\nservice_user = "nobody"\n[objects]\nlisten = ["{listen}"]\n')
+    warnings = check_file(config).warnings
+    assert [("without TLS anybody" in line) for line in warnings] == [True] * warned
+    config.write_text(config.read_text() + 'url = "https://files.example.org"\n')
+    assert not check_file(config).warnings, "a proxy encrypts"
