@@ -126,6 +126,25 @@ def test_the_root_of_an_installation_can_be_told(upstream: Upstream, tmp_path: P
     assert problems(imported) == []
 
 
+def test_sharing_stays_on_where_it_was(upstream: Upstream, into: Path) -> None:
+    upstream.add(
+        upstream.properties, "share.servers=TEST GONE\nshare.allowWriteAccess=true\nshare.clientIP=192.0.2.7\n"
+    )
+    run_import(upstream.properties, upstream.uftpd, into, root=upstream.directory)
+    shares = load(into / "auth.toml", AuthConfig).shares
+    assert (shares.servers, shares.allow_write, shares.client_address) == (("TEST",), True, ("192.0.2.7",))
+    assert not shares.anonymous_by_path
+
+
+@pytest.mark.parametrize(
+    "line", ["", "share.servers=\n", "share.servers=TEST\ncontainer.feature.DataSharing.enable=false\n"]
+)
+def test_sharing_stays_off_where_it_was(upstream: Upstream, into: Path, line: str) -> None:
+    upstream.add(upstream.properties, line)
+    run_import(upstream.properties, upstream.uftpd, into, root=upstream.directory)
+    assert not load(into / "auth.toml", AuthConfig).shares.enabled
+
+
 # -- what is not carried over -----------------------------------------------------------------------------------------
 
 
@@ -186,13 +205,13 @@ def test_what_is_lost_of_a_node_is_named_with_its_line(upstream: Upstream, into:
 def test_what_is_needless_is_no_alarm(upstream: Upstream, into: Path) -> None:
     upstream.add(
         upstream.properties,
-        "container.client.serverHostnameChecking=NONE\npersistence.directory=data\ncontainer.feature.DataSharing.enable=false\n"
+        "container.client.serverHostnameChecking=NONE\npersistence.directory=data\n"
         "container.security.gateway.enable=false\nauthservice.server.OLD.host=x\n",
     )
     upstream.add(upstream.uftpd, "export SETPRIV=/usr/bin/setpriv\nexport OPEN_USER_SESSIONS=false\n")
     imported = bring(upstream, into)
     assert lost(imported) == []
-    assert len(imported.notes.of(Kind.NEEDLESS)) == 6
+    assert len(imported.notes.of(Kind.NEEDLESS)) == 5
 
 
 def test_secrets_are_in_no_note(upstream: Upstream, into: Path) -> None:

@@ -14,6 +14,7 @@ from uftp_site import Site
 
 credentials = pytest.importorskip("pyunicore.credentials")
 client = pytest.importorskip("pyunicore.uftp.uftp")
+pyunicore_client = pytest.importorskip("pyunicore.client")
 
 # It does not verify certificates, and says so with each request.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Unverified HTTPS request")]
@@ -90,7 +91,7 @@ def test_changes(uftp: client.UFTP, site: Site, remote: Path) -> None:
 
 def test_auth_server(site: Site) -> None:
     server = client.AuthServer(credential(site), f"{site.auth}/TEST:")
-    assert server.is_sharing_supported() is False
+    assert server.is_sharing_supported() is True
     host, port, secret = server.authenticate("/tmp")
     assert f"{host}:{port}" == site.ready["nodes"]["TEST"]
     assert secret
@@ -144,3 +145,27 @@ def test_file_system_seeks_in_a_large_file(site: Site, remote: Path) -> None:
             for offset in (0, 5_000_000, 100, 16_000_000):
                 file.seek(offset)
                 assert file.read(1000) == content[offset : offset + 1000]
+
+
+def test_sharing(site: Site, remote: Path) -> None:
+    """Its own `Resource` for all that there is to do with a share."""
+    path = site.file(remote / "file", BINARY)
+    login = credentials.UsernamePassword(site.first, site.password(site.first))
+    sharing = client.AuthServer(login, f"{site.auth}/TEST:").get_sharing_endpoint()
+    before = sharing.properties
+    assert before["userInfo"]["uid"] == site.first
+    wanted = {"path": str(path), "user": "CN=ANONYMOUS,O=UNKNOWN,OU=UNKNOWN", "lifetime": 3600}
+    reply = sharing.transport.post(url=sharing.resource_url, json=wanted)
+    assert reply.status_code == 201
+    share = pyunicore_client.Resource(login, reply.headers["Location"])
+    assert share.properties["share"]["path"] == str(path)
+    assert share.set_properties({"lifetime": "60", "access": "WRITE"}) == {
+        "lifetime": "OK",
+        "access": "Property not found!",
+    }
+    share.cache_time = 0
+    assert share.properties["share"]["lifetime"] <= 60
+    assert share.properties["share"]["access"] == "READ"
+    share.delete()
+    with pytest.raises(Exception, match="404"):
+        share.properties  # noqa: B018 - it is a request

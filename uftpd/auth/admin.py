@@ -35,6 +35,8 @@ from uftpd.auth.nodes.registry import LogicalServer
 from uftpd.auth.requests import parse_object, text_field
 from uftpd.auth.resources import base_url
 from uftpd.auth.services import Services
+from uftpd.auth.shares.owner_requests import grantee
+from uftpd.auth.shares.paths import normalised
 
 Parameters = Mapping[str, str]
 
@@ -91,6 +93,12 @@ class AdminActions:
                 self._revoke_token,
                 (),
                 ("token", "jti"),
+            ),
+            "ModifyShare": Action(
+                "Change a share, such as after an account got another name.",
+                self._modify_share,
+                ("id", "serverName"),
+                ("uid", "gid", "path", "owner", "target"),
             ),
             "EndSecuritySessions": Action(
                 "Have a person log in again.",
@@ -219,6 +227,27 @@ class AdminActions:
     async def _end_sessions(self, parameters: Parameters) -> Outcome:
         ended = await self._services.sessions.end_of_person(_canonical(parameters["subject"]))
         return Outcome(f"{ended} security session(s) ended")
+
+    async def _modify_share(self, parameters: Parameters) -> Outcome:
+        grants = self._services.grants
+        share = await grants.get(parameters["id"], parameters["serverName"])
+        if share is None:
+            raise _Failed(f"No such share on '{parameters['serverName']}': '{parameters['id']}'")
+        values: dict[str, object] = {name: parameters[name] for name in ("uid", "gid") if name in parameters}
+        if not is_account_name(str(values.get("uid", share.uid))):
+            raise _Failed(f"uid: '{values['uid']}' is no name of an account")
+        if "path" in parameters:
+            values["path"] = normalised(parameters["path"])
+        values |= {name: grantee(parameters[name]) for name in ("owner", "target") if name in parameters}
+        changed = await grants.overwrite(share, values)
+        if changed is None:
+            raise _Failed(f"No such share on '{parameters['serverName']}': '{parameters['id']}'")
+        event("share changed by an administrator", share=share.id[:6], changed=",".join(sorted(values)))
+        kind = "one-time share" if changed.one_time else "share"
+        return Outcome(
+            f"{changed.access.name} {kind} of '{changed.path}' on '{changed.server}' by {changed.owner} "
+            f"as {changed.uid}:{changed.gid} for {changed.target}"
+        )
 
 
 def _check_parameters(action: Action, parameters: Parameters) -> None:

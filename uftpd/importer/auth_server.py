@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,7 @@ _NEEDLESS = {
     "container.security.rest.authentication.": "belongs to a way to log in that is not in use",
 }
 _LOST = {
-    "share.": "links to shared files are not served yet; keep the old server for them, or tell the people who use them",
-    "container.feature.DataSharing.": "links to shared files are not served yet",
+    "share.": "is not known here; see [shares]",
     "container.security.rest.jwt.": "tokens of other servers: set [[login.tokens.issuers]] by hand",
     "container.security.gateway.": "behind a gateway: put its address into server.trusted_proxies",
     "container.security.truststore.crl": "revocation lists are not read; a node whose key is lost needs a new CA",
@@ -82,6 +82,7 @@ class _AuthServer:
             "security_sessions": self._security_sessions(),
             "nodes": self._nodes(),
         }
+        table["shares"] = self._shares(table["nodes"])
         self._explain_the_rest()
         self._output.add_toml("auth.toml", table, f"From {self._properties.file}")
 
@@ -157,6 +158,31 @@ class _AuthServer:
             "certificate": self._output.add("auth.pem", credential.certificates),
             "key": self._output.add_secret("auth.key", credential.key),
         }
+
+    # -- [shares] ---------------------------------------------------------------------------------------------------
+
+    def _shares(self, nodes: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of sharing. Upstream keeps the shares themselves in a database that is not read here."""
+        get, flag = self._properties.get, self._properties.flag
+        enabled = flag("container.feature.DataSharing.enable", True)
+        names = [name for name in (get("share.servers") or "").split() if name in nodes]
+        write, address = flag("share.allowWriteAccess", False), get("share.clientIP")
+        if not enabled or not names:
+            return {}
+        table: dict[str, Any] = {"servers": names}
+        if write:
+            table["allow_write"] = True
+        if address and address != "localhost":
+            try:
+                table["client_address"] = [str(ipaddress.ip_address(item.strip())) for item in address.split(",")]
+            except ValueError:
+                self._lost("share.clientIP", "is no address; set shares.client_address")
+        self._lost(
+            "share.servers",
+            "the shares that people made are not taken over, they have to be made again; shares for anybody are used "
+            "by their link, no longer by their path. shares.anonymous_by_path = true makes it so again",
+        )
+        return table
 
     # -- [login] ----------------------------------------------------------------------------------------------------
 

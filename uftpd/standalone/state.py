@@ -12,11 +12,13 @@ STATE/            0700 (as root 0711: the CA certificate is for everybody, all e
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import pwd
 import secrets
+import socket
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -282,12 +284,26 @@ ca = "ca.pem"
 [store]
 path = "store.sqlite"
 
+[shares]
+servers = []
+allow_write = true
+client_address = [{", ".join(map(_text, _own_addresses(options.public_host)))}]
+
 [limits]
 drain_seconds = {DRAIN_SECONDS}
 
 [log]
 level = {_text(options.log_level)}
 {tables}"""
+
+
+def _own_addresses(public_host: str) -> list[str]:
+    """Where the connections of this machine to itself come from: loopback, or where its name leads."""
+    found = ["127.0.0.1", "::1"]
+    with contextlib.suppress(OSError, UnicodeError):
+        results = socket.getaddrinfo(public_host, None, type=socket.SOCK_STREAM)
+        found += [str(place[0]).partition("%")[0] for *_, place in results]
+    return list(dict.fromkeys(found))
 
 
 def _data_toml(options: StandaloneOptions, ftp: HostPort, command: HostPort) -> str:
