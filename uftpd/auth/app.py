@@ -10,10 +10,12 @@ from uftpd.auth.edge import Edge
 from uftpd.auth.endpoints import Endpoint, routes
 from uftpd.auth.monitoring import PublicHealth
 from uftpd.auth.openapi import Description
+from uftpd.auth.pages.account import Account
 from uftpd.auth.pages.assets import asset_endpoints
 from uftpd.auth.pages.failures import ErrorPages, base_path
 from uftpd.auth.resources import Resources
 from uftpd.auth.services import Services
+from uftpd.auth.shares.delivery import Delivery
 from uftpd.auth.shares.owner_resource import OwnerResource
 from uftpd.auth.shares.use_resource import UseResource
 from uftpd.auth.token_resource import token_endpoints
@@ -21,16 +23,18 @@ from uftpd.auth.token_resource import token_endpoints
 
 def all_endpoints(services: Services) -> list[Endpoint]:
     """Every resource of the server; of two whose paths match, the first is meant."""
+    owners = OwnerResource(services)
     described = [
         *token_endpoints(services.issuer, services.credential),
         *Resources(services).endpoints(),
-        *OwnerResource(services).endpoints(),
+        *owners.endpoints(),
         *UseResource(services).endpoints(),
         *AdminActions(services).endpoints(),
+        *Delivery(services).endpoints(),
         *PublicHealth(services).endpoints(),
     ]
     # Pages are for people, and no part of what is described to programs.
-    return [*described, *Description(described).endpoints(), *asset_endpoints()]
+    return [*described, *Description(described).endpoints(), *asset_endpoints(), *Account(services, owners).endpoints()]
 
 
 def build_app(services: Services) -> Edge:
