@@ -60,6 +60,21 @@ class LineReader:
         line = line.removesuffix(b"\r")
         return strip_telnet(line) if self._telnet and _IAC in line else line
 
+    def next_lines(self) -> list[bytes]:
+        """Whole lines that are in, as `next_line` gives them, many at once; none only if there is none.
+
+        Raises:
+            LineTooLong: as `next_line`, if that is the next one.
+        """
+        end = self._buffer.rfind(b"\n", self._searched)
+        if end < 0 or end > self._max_bytes or self._skipping or (self._telnet and _IAC in self._buffer):
+            line = self.next_line()
+            return [] if line is None else [line]
+        lines = bytes(self._buffer[:end]).split(b"\n")
+        del self._buffer[: end + 1]
+        self._searched = 0
+        return [line[:-1] if line[-1:] == b"\r" else line for line in lines]
+
     def take_rest(self) -> bytes:
         """Hand over what has been received and not been returned, and forget it."""
         rest = bytes(self._buffer)

@@ -21,7 +21,7 @@ Durability = Literal["rename", "fsync"]
 _LEFTOVER_SECONDS: Final = 24 * 3600
 _SWEEP_ENTRIES: Final = 20_000  # how many entries of a directory a sweep looks at
 # Errors that mean "this file system, or this kernel, has no O_TMPFILE", and nothing worse.
-_NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
 class PartFile:
@@ -58,7 +58,7 @@ class PartFile:
                     flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
                     return cls(directory, os.open(b".", flags, mode, dir_fd=directory), None)
                 except OSError as error:
-                    if error.errno not in _NO_TMPFILE:
+                    if error.errno not in NO_TMPFILE:
                         raise
             name = part_name(secrets.token_bytes(8))
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -21,9 +21,12 @@ import blake3
 from uftp.protocol.record_mode import RecordOptions
 from uftp.protocol.records import (
     ABORT,
+    DIGEST_BYTES,
     END,
     HEADER_BYTES,
     HOLE,
+    MAX_CONTENT,
+    MAX_FACTS,
     MAX_FRAME,
     TAG_BYTES,
     ZSTD,
@@ -46,6 +49,8 @@ from uftp.streams.records.sealing import Sealer
 _RECEIVE: Final = 1024 * 1024  # bytes one receive asks for
 _WINDOW: Final = _RECEIVE + HEADER_BYTES + MAX_FRAME + TAG_BYTES
 _WAIT_FOR_ALL: Final = 64 * 1024  # missing bytes of one record from which on the kernel collects them
+_FACTS_LENGTH_BYTES: Final = 2
+_header: Final = struct.Struct(">II")
 _ZEROS: Final = bytes(1024 * 1024)
 _NO_METER: Final = Meter()
 _NOTHING: Final = memoryview(b"")
@@ -90,7 +95,7 @@ class RecordReader:
         self._decompressor = Decompressor() if options.compress else None
         self._before_waiting = before_waiting
         self._window = memoryview(bytearray(_WINDOW))
-        self._start = self._end = 0
+        self._start = self._end = self._before_file = 0
         self._content: memoryview | None = None
         self._current: RecordIncoming | None = None
         seconds, micros = struct.unpack("ll", connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
@@ -126,6 +131,103 @@ class RecordReader:
             raise RuntimeError("the transfer before has not ended")
         self._current = RecordIncoming(self, number, binding, facts=facts and self._options.facts)
         return self._current
+
+    def take_file(self, number: int, binding: bytes = b"") -> tuple[memoryview, bytes] | None:
+        """A whole transfer that has come as one END record: what `begin` and the steps behind it come to. Never waits.
+
+        Args:
+            number, binding: as for `begin`.
+
+        Returns:
+            Content and facts; the content is good until the next call of any method. None, with nothing taken, if the
+            record is not all here, or is another one, or is wrong: then `begin` is due.
+        """
+        start, number = self._start, number & 0xFFFF_FFFF
+        if self._end - start < HEADER_BYTES or self.broken or self._decompressor is not None:
+            return None
+        word, found = _header.unpack_from(self._window, start)
+        size = word ^ END  # what is left are the length, and no other flag
+        if size > MAX_CONTENT or self._end - start - HEADER_BYTES < size or found != number:
+            return None
+        if self._current is not None and not self._current.ended:
+            return None
+        self._before_file = start
+        payload = self._window[start + HEADER_BYTES : start + HEADER_BYTES + size]
+        self._start = start + HEADER_BYTES + size
+        if self._sealer is not None:
+            opened = self._open_file(payload, pack_header(END, size, number) + binding)
+            if opened is None:
+                self.give_back_file()
+                return None
+            payload = opened
+        end = size = len(payload)
+        if self._options.digest:
+            end -= DIGEST_BYTES
+        closing = end
+        if self._options.facts:
+            end -= _FACTS_LENGTH_BYTES
+            closing = end
+            if end >= 0:
+                end -= payload[end] << 8 | payload[end + 1]
+        facts = bytes(payload[end:closing]) if 0 <= end <= closing <= end + MAX_FACTS else None
+        if facts is None or (
+            self._options.digest and blake3.blake3(payload[:end]).digest() != payload[size - DIGEST_BYTES :]
+        ):
+            self.give_back_file()
+            return None
+        return payload[:end], facts
+
+    def _open_file(self, payload: memoryview, additional: bytes) -> memoryview | None:
+        assert self._sealer is not None  # noqa: S101 - the caller has looked
+        if self._content is None:
+            self._content = memoryview(bytearray(MAX_FRAME))
+        if len(payload) < TAG_BYTES:
+            self._sealer.skip(1)  # as if it had been opened
+            return None
+        try:
+            return self._sealer.open(payload, additional, self._content)
+        except RecordError:
+            self._sealer.skip(1)
+            return None
+
+    def give_back_file(self) -> None:
+        """Undo the last `take_file`, right after it: then `begin` takes the transfer."""
+        self._start = self._before_file
+        if self._sealer is not None:
+            self._sealer.skip(-1)
+
+    def top_up(self, wait_milliseconds: int = 0) -> bool:
+        """Take what has arrived; whether anything has.
+
+        Args:
+            wait_milliseconds: how long to wait for it, at most.
+
+        Raises:
+            StreamError: the connection, see `uftp.streams.pump`; ConnectionBroken if it has ended.
+        """
+        if self.broken:
+            raise ConnectionBroken("the data connection has failed before")
+        held = self._end - self._start
+        if not held:
+            self._start = self._end = 0
+        elif self._start and len(self._window) - self._end < _RECEIVE:
+            self._window[:held] = self._window[self._start : self._end]
+            self._start, self._end = 0, held
+        room = self._window[self._end : self._end + _RECEIVE]
+        if not room:
+            return False
+        try:
+            count = self._connection.recv_into(room, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return bool(wait_milliseconds and self._poll.poll(wait_milliseconds)) and self.top_up()
+        except OSError as error:
+            self.broken = True
+            raise translate(error, _NO_METER) from error
+        if count == 0:
+            self.broken = True
+            raise ConnectionBroken("the peer closed the data connection")
+        self._end += count
+        return True
 
     def wake(self) -> None:
         """Have a thread that waits for a record look at its meter. From any thread, and nothing but this is."""

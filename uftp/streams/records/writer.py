@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ from uftp.protocol.records import (
     HEADER_BYTES,
     HOLE,
     MAX_CONTENT,
+    MAX_FACTS,
     MAX_FRAME,
     MAX_HOLE,
     MAX_RAW,
@@ -46,6 +48,9 @@ _GATHER: Final = 256 * 1024  # bytes gathered before they are sent
 _GATHERED_CONTENT: Final = 64 * 1024  # larger contents are sent from where they are, without a copy
 _SENDFILE: Final = 64 * 1024  # from this size on sendfile is cheaper than reading and gathering
 _PIPELINED: Final = 2 * MAX_CONTENT  # from this size on records are compressed side by side
+SMALL_FILE: Final = _SENDFILE  # bytes of a file above those that `RecordWriter.put_file` takes
+_header: Final = struct.Struct(">II")
+_facts_length: Final = struct.Struct(">H")
 _ZEROS: Final = bytes(64 * 1024)
 _ZERO_BLOCK: Final = bytes(1024 * 1024)
 
@@ -108,6 +113,57 @@ class RecordWriter:
         """Bytes sent or gathered so far: once `sent` has come here, all that is said by now is with the kernel."""
         return self.sent + self._filled
 
+    def put_file(self, number: int, binding: bytes, source: int, size: int, facts: bytes) -> bool:
+        """Gather a whole transfer of a small file, in one END record: what `begin` and the steps behind it come to.
+
+        Nothing is sent: `send_if_full` must follow.
+
+        Args:
+            number, binding: as for `begin`.
+            source: descriptor of the file, read from where it stands.
+            size: bytes that it must give: less than `SMALL_FILE`.
+            facts: of the file.
+
+        Returns:
+            Whether it is gathered. If not, nothing is: the file did not give so many bytes, or compression has a say.
+            Then `begin` is due.
+
+        Raises:
+            OSError: the file cannot be read; nothing is gathered.
+        """
+        if self._compressor is not None or self._current is not None or self._filled >= _GATHER:
+            return False
+        if self._paced:
+            self._pace(None)
+        out = self._out
+        content = self._filled + HEADER_BYTES
+        if self._sealer is not None:
+            content += _GATHER + SMALL_FILE + MAX_FACTS  # plain bytes, where nothing is gathered
+        end = content + size
+        if size and os.readv(source, [out[content:end]]) != size:
+            return False
+        trailer = facts + _facts_length.pack(len(facts)) if self._options.facts else b""
+        if self._options.digest:
+            trailer += blake3.blake3(out[content:end]).digest()
+        trailer_end = end + len(trailer)
+        out[end:trailer_end] = trailer
+        if self._sealer is not None:
+            return self._seal(END, out[content:trailer_end], number, binding)
+        _header.pack_into(out, self._filled, END | (trailer_end - content), number & 0xFFFF_FFFF)
+        self._filled = trailer_end
+        return True
+
+    def send_if_full(self) -> bool:
+        """Send what is gathered if it is enough for a system call; whether it was.
+
+        Raises:
+            StreamError: the connection, see `uftp.streams.pump`.
+        """
+        if self._filled < _GATHER:
+            return False
+        self._send_gathered()
+        return True
+
     def flush(self) -> None:
         """Send what is gathered.
 
@@ -135,18 +191,10 @@ class RecordWriter:
         """Gather one record, or send it if there is enough."""
         size = len(content)
         if self._sealer is not None:
-            length = size + TAG_BYTES
-            self._make_room(HEADER_BYTES + length)
-            start = self._filled
-            header = pack_header(flags, length, number)
-            self._out[start : start + HEADER_BYTES] = header
-            body = self._out[start + HEADER_BYTES : start + HEADER_BYTES + length]
-            try:
-                self._sealer.seal(content, header + bound, body)
-            except RecordError as error:
+            self._make_room(HEADER_BYTES + size + TAG_BYTES)
+            if not self._seal(flags, content, number, bound):
                 self.broken = True
-                raise ConnectionBroken(str(error)) from error
-            self._filled = start + HEADER_BYTES + length
+                raise ConnectionBroken("a new data connection is due")
         else:
             self._make_room(HEADER_BYTES + (size if size <= _GATHERED_CONTENT else 0))
             pack_header_into(self._out, self._filled, flags, size, number)
@@ -158,6 +206,20 @@ class RecordWriter:
             self._filled += size
         if self._filled >= _GATHER:
             self._send_gathered()
+
+    def _seal(self, flags: int, content: memoryview | bytes, number: int, bound: bytes) -> bool:
+        """Gather an encrypted record; False if the keys have served all the records they are good for."""
+        assert self._sealer is not None  # noqa: S101 - the caller has looked
+        start, length = self._filled, len(content) + TAG_BYTES
+        header = pack_header(flags, length, number)
+        body = start + HEADER_BYTES
+        try:
+            self._sealer.seal(content, header + bound, self._out[body : body + length])
+        except RecordError:
+            return False
+        self._out[start:body] = header
+        self._filled = body + length
+        return True
 
     def _make_room(self, size: int) -> None:
         if self._filled + size > len(self._out):
