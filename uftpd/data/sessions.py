@@ -35,10 +35,10 @@ from uftpd.session.messages import (
     Rate,
     Ready,
     Record,
-    Records,
     ReturnPort,
     SessionSettings,
     ToSession,
+    Transfers,
     WantPort,
     report_pair,
 )
@@ -374,9 +374,8 @@ class Sessions:
                 child.decide(message)
             case Record():
                 self._write(child, message)
-            case Records(records=records):
-                for record in records:
-                    self._write(child, record)
+            case Transfers(before=before, rows=rows, behind=behind):
+                _log.transfers(self._facts_of(child) | before, rows, behind)
             case WantPort():
                 self._want_port(child)
             case ReturnPort(port=port, busy=busy):
@@ -386,9 +385,13 @@ class Sessions:
 
     def _write(self, child: _Child, record: Record) -> None:
         facts = {key: value for key, value in record.fields.items() if key not in _OUR_FACTS}
+        _log(record.event, level=record.level, **self._facts_of(child), **facts)
+
+    @staticmethod
+    def _facts_of(child: _Child) -> dict[str, str]:
         # The auth server logs the same id, so that who it was there is found for every transfer here.
-        ours = {"session": child.id, "request": child.request_id or None, "user": child.user}
-        _log(record.event, level=record.level, **ours, **facts)
+        request = {"request": child.request_id} if child.request_id else {}
+        return {"session": child.id, **request, "user": child.user}
 
     def _want_port(self, child: _Child) -> None:
         if self._ports is None or not self._ports.want(child.id, child.user):

@@ -17,9 +17,10 @@ from uftp.protocol import LineTooLong
 from uftp.protocol.lines import LineReader
 from uftp.protocol.replies import Reply, multi_line, reply
 from uftp.streams import Cancelled, Meter
+from uftpd.session.answers import Answers, ClientGone
 from uftpd.session.dispatch import command_of, failure, refusal
 from uftpd.session.line_queue import Line, LineQueue
-from uftpd.session.pipeline import ClientGone, Pipeline, Replies
+from uftpd.session.pipeline import Pipeline
 from uftpd.session.state import Job, Session
 from uftpd.session.table import Command, Hashing
 from uftpd.session.transfers import Client, in_thread, pumped, running
@@ -31,6 +32,7 @@ _HASH_SIGN_OF_LIFE_SECONDS: Final = 30.0
 _DRAIN_PAUSE_SECONDS: Final = 2.0
 _RECORD_SECONDS: Final = 10.0  # how long a stopped transfer in MODE U may take to reach the end of its record
 _ABORTED: Final = reply(426, "Transfer aborted")
+_AT_ONCE: Final = frozenset({"ABOR", "STAT", "QUIT", "BYE"})  # may act before their turn
 
 
 class ControlConnection:
@@ -59,7 +61,7 @@ class ControlConnection:
         self._nursery: trio.Nursery | None = None
         self._full = False
         self._pipeline: Pipeline | None = None
-        self._replies: Replies | None = None
+        self._answers: Answers | None = None
 
     async def run(self) -> None:
         """Serve until the session ends."""
@@ -71,8 +73,8 @@ class ControlConnection:
                     await self._serve()
                 nursery.cancel_scope.cancel()
             finally:
-                if self._replies is not None:
-                    self._replies.close()
+                if self._answers is not None:
+                    self._answers.close()
 
     async def drain(self, seconds: float) -> None:
         """Let the client finish what it is at, for `seconds` at most; the session ends once it pauses."""
@@ -109,18 +111,32 @@ class ControlConnection:
     async def _take_lines(self) -> None:
         while True:
             try:
-                text = self._reader.next_line()
+                texts = self._reader.next_lines()
             except LineTooLong:
-                self._queue(Line(b"", too_long=True))
+                self._queue([Line(b"", too_long=True)])
             else:
-                if text is None:
+                if not texts:
                     return
-                if text.strip():
-                    await self._take_line(Line(text))
+                await self._take_texts(texts)
             while self._lines.waiting_bytes > _MAX_WAITING_BYTES and not self._draining:
                 self._full = True
                 await self._changed.wait()
                 self._full = False
+
+    async def _take_texts(self, texts: list[bytes]) -> None:
+        """Queue what waits for its turn, all at once: small files come by the hundred."""
+        lines: list[Line] = []
+        for text in texts:
+            if not text or text.isspace():
+                continue
+            line = Line(text)
+            if line.verb in _AT_ONCE:
+                self._queue(lines)
+                lines = []
+                await self._take_line(line)
+            else:
+                lines.append(line)
+        self._queue(lines)
 
     async def _take_line(self, line: Line) -> None:
         job = self._session.job
@@ -139,16 +155,18 @@ class ControlConnection:
             self._said_goodbye = True
             await self._execute(line)
             return
-        self._queue(line)
+        self._queue([line])
 
-    def _queue(self, line: Line) -> None:
+    def _queue(self, lines: list[Line]) -> None:
+        if not lines:
+            return
         if self._draining and self._lines.waiting_bytes > _MAX_WAITING_BYTES:
             # A client at work sends no such floods. Reading goes on, for ABOR.
             self._drained = True
             self._lines.clear()
         if self._drained:
             return  # nothing that comes now will be served; ABOR has acted already
-        self._lines.put(line)
+        self._lines.put_many(lines)
         self._wake()
 
     def _wake(self) -> None:
@@ -202,13 +220,13 @@ class ControlConnection:
             if self._full and self._lines.waiting_bytes <= _MAX_WAITING_BYTES:
                 token.run_sync_soon(self._wake, idempotent=True)
 
-        if self._replies is None:
+        if self._answers is None:
             # Another object for the same socket, since trio's own has no blocking calls.
-            self._replies = Replies(socket.socket(fileno=os.dup(self._connection.fileno())))
+            self._answers = Answers(socket.socket(fileno=os.dup(self._connection.fileno())))
         return Pipeline(
             self._session,
             self._lines,
-            self._replies,
+            self._answers,
             is_over=lambda: self._drained,
             on_stop=lambda job: token.run_sync_soon(self._end_by_force, job),
             on_taken=on_taken,

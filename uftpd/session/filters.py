@@ -111,6 +111,11 @@ class PathFilter:
         if path in self._protected:
             raise Forbidden("file is write-protected by the site")
 
+    def protected_in(self, directory: bytes) -> frozenset[bytes]:
+        """Base names of the write-protected files in a directory."""
+        inside = directory.rstrip(b"/") + b"/"
+        return frozenset(path[len(inside) :] for path in self._protected if path.rpartition(b"/")[0] + b"/" == inside)
+
     def check_move(self, path: bytes) -> None:
         """Raise `Forbidden` unless `path` may be renamed or removed: no protected file may be beneath it."""
         self.check_change(path)

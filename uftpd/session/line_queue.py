@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from uftp.protocol.lines import split_command
 
+_FREQUENT = {b"RETR ": "RETR", b"STOR ": "STOR"}
 _LINE_COST = 4  # bytes a line counts beside its text, so that very short ones cannot pile up
 
 
@@ -25,7 +26,10 @@ class Line:
 
     def __init__(self, text: bytes, *, too_long: bool = False) -> None:
         self.text = text
-        self.verb, self.argument = split_command(text.lstrip())
+        if (verb := _FREQUENT.get(text[:5])) is not None:
+            self.verb, self.argument = verb, text[5:]
+        else:
+            self.verb, self.argument = split_command(text.lstrip())
         self.aborted = False
         self.too_long = too_long
 
@@ -37,7 +41,7 @@ class LineQueue:
         self._lines: deque[Line] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
-        self._running: Line | None = None
+        self._running: Sequence[Line] = ()
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -47,11 +51,11 @@ class LineQueue:
         """What the lines count together."""
         return self._bytes
 
-    def put(self, line: Line) -> None:
-        """Add a line."""
+    def put_many(self, lines: Sequence[Line]) -> None:
+        """Add lines, in order."""
         with self._changed:
-            self._lines.append(line)
-            self._bytes += len(line.text) + _LINE_COST
+            self._lines.extend(lines)
+            self._bytes += sum(len(line.text) for line in lines) + _LINE_COST * len(lines)
             self._changed.notify()
 
     def first(self) -> Line | None:
@@ -66,8 +70,33 @@ class LineQueue:
     def _take(self) -> Line:
         line = self._lines.popleft()
         self._bytes -= len(line.text) + _LINE_COST
-        self._running = line
+        self._running = (line,)
         return line
+
+    def take_run(self, verbs: tuple[str, ...], most: int) -> list[Line]:
+        """The next lines of one and the same verb, as many as are here; none if the next one is of another.
+
+        Args:
+            verbs: those that are wanted.
+            most: lines.
+        """
+        with self._changed:
+            lines = self._lines
+            if not lines or lines[0].verb not in verbs:
+                return []
+            verb = lines[0].verb
+            run: list[Line] = []
+            while lines and len(run) < most and lines[0].verb == verb and not lines[0].aborted:
+                run.append(lines.popleft())
+            self._bytes -= sum(len(line.text) for line in run) + _LINE_COST * len(run)
+            self._running = run
+            return run
+
+    def give_back(self, lines: Sequence[Line]) -> None:
+        """Put lines that have been taken, and not been served, where they were."""
+        with self._changed:
+            self._lines.extendleft(reversed(lines))
+            self._bytes += sum(len(line.text) for line in lines) + _LINE_COST * len(lines)
 
     def take_if(
         self, wanted: Callable[[Line], bool], seconds: float, before_waiting: Callable[[], None]
@@ -92,12 +121,12 @@ class LineQueue:
             self._changed.notify()
 
     def abort(self) -> None:
-        """Mark all lines, and the one taken last, as aborted."""
+        """Mark all lines, and those taken last, as aborted."""
         with self._changed:
             for line in self._lines:
                 line.aborted = True
-            if self._running is not None:
-                self._running.aborted = True
+            for line in self._running:
+                line.aborted = True
 
     def clear(self) -> None:
         """Forget the lines."""

@@ -128,10 +128,18 @@ class Record(_Message, frozen=True):
     fields: dict[str, str | int | float | bool] = {}
 
 
-class Records(_Message, frozen=True):
-    """Lines for the log, together: a message each costs more than a small file."""
+class Transfers(_Message, frozen=True):
+    """Usage lines of transfers that differ in little: a line each for the log, but not a table of facts each.
 
-    records: tuple[Record, ...]
+    Attributes:
+        before: facts of all of them, that stand first.
+        rows: of each its path, its bytes, and the seconds it took.
+        behind: facts of all of them, that stand last.
+    """
+
+    before: dict[str, str]
+    rows: tuple[tuple[str, int, float], ...]
+    behind: dict[str, str | bool]
 
 
 class WantPort(_Message, frozen=True):
@@ -153,7 +161,7 @@ class KeyFiles(_Message, frozen=True):
     status: str
 
 
-FromSession = Ready | Failed | Record | Records | WantPort | ReturnPort | KeyFiles
+FromSession = Ready | Failed | Record | Transfers | WantPort | ReturnPort | KeyFiles
 
 
 # -- to the session -----------------------------------------------------------------------------------------------

@@ -389,6 +389,10 @@ class FileTree:
         self.filter.check_change(place.path)
         self.filter.check_change(self._real_path(place.directory, place.name))
 
+    def protected_in(self, path: bytes, directory: int) -> frozenset[bytes]:
+        """Names in the directory `path`, opened as `directory`, that the site protects from writing."""
+        return self.filter.protected_in(path) | self.filter.protected_in(self.seen_path(directory))
+
     def seen_path(self, directory: int) -> bytes:
         """The path under which the client sees what the descriptor `directory` really is."""
         return self._seen(os.readlink(b"/proc/self/fd/%d" % directory))

@@ -14,36 +14,31 @@ download, and the replies behind it, until its last record is with the kernel: w
 
 from __future__ import annotations
 
-import os
-import select
-import socket
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from uftp.protocol.records import binding
 from uftp.protocol.replies import Reply, reply
 from uftp.streams import Cancelled, Meter, StreamError
 from uftp.streams.records import NotAuthentic
+from uftpd.session.answers import LOST, Answers, ClientGone
 from uftpd.session.data_connection import NoDataConnection
 from uftpd.session.dispatch import command_of, failure, refusal
 from uftpd.session.line_queue import Line, LineQueue
 from uftpd.session.record_mode import RecordConnection, RecordMode
 from uftpd.session.record_transfers import Exchange
 from uftpd.session.replies import error_reply
+from uftpd.session.small_files import SmallFiles
 from uftpd.session.state import Job, Session
 from uftpd.session.table import Command
 from uftpd.session.transfers import DONE
+from uftpd.session.usage import Usage
 
 _LINGER_SECONDS: Final = 0.05  # for the next line, before the thread is given back
-_SEND_SECONDS: Final = 120.0  # a client that takes no reply for so long is gone
-_USAGE_COST: Final = 400  # bytes a usage line takes in a message, but for the path
-_MOST_USAGE: Final = 48 * 1024  # bytes of them in one message, which may hold 192 KiB
-_GATHERED_REPLIES: Final = 32 * 1024
+_MOST_IN_RUN: Final = 128  # lines taken at once: they no longer count as unread
 _ABORTED: Final = reply(426, "Transfer aborted")
-_LOST: Final = reply(426, "The data connection broke before the last bytes were sent")
+_DONE: Final = DONE.encode()
 _NO_CONNECTION: Final = NoDataConnection(
     "no data connection: EPSV or PASV must come first, and the client must connect"
 )
@@ -53,81 +48,13 @@ _LISTINGS: Final = ("LIST", "NLST", "MLSD")
 _QUICK: Final = frozenset({"ALLO", "PWD", "XPWD", "RANG", "REST", "RNFR", "STRU", "SYST"})
 
 
-class ClientGone(Exception):
-    """The control connection broke or ended; there is nobody left to tell."""
-
-
-class Replies:
-    """Replies on their way to the client, gathered. For the one thread that serves.
-
-    Args:
-        connection: the control connection, non-blocking.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._gathered = bytearray()
-
-    def close(self) -> None:
-        """Give the connection back; the client keeps its own end open."""
-        self._connection.close()
-
-    def add(self, answer: Reply) -> None:
-        """Send later.
-
-        Raises:
-            ClientGone: the client does not take it.
-        """
-        self._gathered += answer.encode()
-        if len(self._gathered) >= _GATHERED_REPLIES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is gathered.
-
-        Raises:
-            ClientGone: the client does not take it.
-        """
-        if not self._gathered:
-            return
-        view = memoryview(bytes(self._gathered))
-        self._gathered.clear()
-        deadline = time.monotonic() + _SEND_SECONDS
-        try:
-            while view:
-                try:
-                    view = view[self._connection.send(view) :]
-                except BlockingIOError:
-                    poll = select.poll()
-                    poll.register(self._connection, select.POLLOUT)
-                    left = deadline - time.monotonic()
-                    if left <= 0 or not poll.poll(left * 1000):
-                        raise ClientGone from None
-        except OSError as error:
-            raise ClientGone from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A reply that waits for records to be sent.
-
-    Attributes:
-        due: the reply goes once so many bytes are sent.
-        if_lost: what is said instead if they cannot be.
-    """
-
-    answer: Reply
-    due: int
-    if_lost: Reply
-
-
 class Pipeline:
     """See the module.
 
     Args:
         session: whose lines they are, in MODE U.
         lines: to serve.
-        replies: gets the answers.
+        answers: takes the replies.
         is_over: whether to take no further line.
         on_stop: called from any thread when a job is stopped: to end it by force if it does not end soon.
         on_taken: called from the thread when a line has been taken.
@@ -140,7 +67,7 @@ class Pipeline:
         self,
         session: Session,
         lines: LineQueue,
-        replies: Replies,
+        answers: Answers,
         *,
         is_over: Callable[[], bool],
         on_stop: Callable[[Job], None],
@@ -150,14 +77,13 @@ class Pipeline:
         self._session = session
         self.mode: RecordMode = session.record_mode
         self._lines = lines
-        self._replies = replies
+        self._answers = answers
         self._is_over = is_over
         self._on_stop = on_stop
         self._on_taken = on_taken
         self._connection: RecordConnection | None = None
-        self._held: deque[_Held] = deque()
-        self._usage: list[tuple[str, dict[str, str | float]]] = []
-        self._usage_size = 0
+        self._usage = Usage(session, self.mode.options)
+        self._small = SmallFiles(session, self.mode, answers, self._usage, before_waiting=self.flush)
 
     @staticmethod
     def serves(line: Line) -> bool:
@@ -175,26 +101,34 @@ class Pipeline:
         """
         self._connection = self._attached()
         try:
-            while (line := self._lines.take_if(self._takes, _LINGER_SECONDS, self._before_waiting)) is not None:
+            while True:
+                if self._serve_run():
+                    continue
+                line = self._lines.take_if(self._takes, _LINGER_SECONDS, self._before_waiting)
+                if line is None:
+                    break
                 self._on_taken()
                 self._serve(line)
             self.flush()
         finally:
-            self._write_usage()
+            self._usage.write()
 
     def _attached(self) -> RecordConnection | None:
         data = self._session.data
         if data.connection is None:
             self.mode.detach()
+            self._answers.writer = None
             return None
         # The hooks are this object's, which lives as long as the mode: the connection keeps them.
-        return self.mode.attach(
+        connection = self.mode.attach(
             data.connection,
             data.nonce,
             self._session.limits.stall_seconds,
             before_reading=self.flush,
-            before_writing=self._replies.flush,
+            before_writing=self._answers.send,
         )
+        self._answers.writer = connection.writer
+        return connection
 
     def _takes(self, line: Line) -> bool:
         if self._is_over() or self._session.quitting or not self.serves(line):
@@ -205,7 +139,7 @@ class Pipeline:
 
     def _before_waiting(self) -> None:
         self.flush()
-        self._write_usage()
+        self._usage.write()
 
     def flush(self) -> None:
         """Send all that is gathered.
@@ -218,27 +152,12 @@ class Pipeline:
                 self._connection.writer.flush()
             except StreamError:
                 self._drop_connection()
-        self._release()
-        self._replies.flush()
+        self._answers.release()
+        self._answers.send()
 
-    def _say(self, answer: Reply, *, download: bool = False) -> None:
-        """Answer, once all is sent that the answer says is sent."""
-        connection = self._connection
-        self._release()
-        if connection is None or not (self._held or (download and connection.writer.said > connection.writer.sent)):
-            self._replies.add(answer)
-            return
-        due = connection.writer.said if download else 0
-        self._held.append(_Held(answer, due, _LOST if download else answer))
-
-    def _release(self) -> None:
-        """Let replies go whose records are sent, or never will be."""
-        if self._connection is None:
-            return
-        writer = self._connection.writer
-        while self._held and (writer.broken or self._held[0].due <= writer.sent):
-            held = self._held.popleft()
-            self._replies.add(held.answer if held.due <= writer.sent else held.if_lost)
+    def _say(self, answer: Reply) -> None:
+        self._answers.release()
+        self._answers.say(answer.encode())
 
     def _serve(self, line: Line) -> None:
         command = command_of(line)
@@ -257,6 +176,30 @@ class Pipeline:
             return handler(self._session, line.argument)
         except Exception as error:
             return failure(self._session, line.verb, error)
+
+    def _serve_run(self) -> bool:
+        """Serve small files, of which there is a run of lines, on the short way; whether there was any."""
+        session, connection = self._session, self._connection
+        if connection is None or session.data.is_accepting or session.quitting or self._is_over():
+            return False
+        verbs = self._small.verbs(connection)
+        if not verbs:
+            return False
+        run = self._lines.take_run(verbs, _MOST_IN_RUN)
+        if not run:
+            return False
+        session.job = job = self._job(run[0].verb)
+        served = 0
+        try:
+            served = self._small.serve(run, connection, job.meter)
+        finally:
+            session.job = None
+            self._lines.give_back(run[served:])
+        if connection.is_broken():
+            self._drop_connection()
+        if served:
+            self._on_taken()
+        return served > 0
 
     # -- transfers --------------------------------------------------------------------------------------------------
 
@@ -279,7 +222,11 @@ class Pipeline:
                 refused = refused or _ABORTED
                 self._on_stop(job)  # its records may be due, and its client may be silent
             answer = refused or self._attempt(line, command, exchange)
-            self._say(answer, download=answer is DONE and line.verb not in _UPLOADS)
+            if answer is DONE and line.verb not in _UPLOADS:
+                self._answers.release()
+                self._answers.say_when_sent(_DONE, LOST)
+            else:
+                self._say(answer)
             if line.verb in _UPLOADS:
                 self._read_on(exchange)
         finally:
@@ -336,37 +283,23 @@ class Pipeline:
             connection.reader.broken = True
 
     def _drop_connection(self) -> None:
-        self._release()
-        self._connection = None
+        self._answers.release()
+        self._connection = self._answers.writer = None
+        self._answers.release()
         self.mode.detach()
         self._session.data.finish(drain=False)
 
     def _log(self, verb: str, exchange: Exchange, result: str) -> None:
-        options, incoming = self.mode.options, exchange.incoming
-        seconds = time.monotonic() - exchange.started if exchange.started else 0.0
-        moved = exchange.job.meter.moved
-        facts: dict[str, str | float] = {
-            "verb": verb,
-            "path": os.fsdecode(exchange.path),
-            "bytes": moved,
-            "seconds": round(seconds, 6),
-            "rate": round(moved / seconds) if seconds else 0,
-            "result": result,
-            "how": exchange.how,
-            "mode": "U",
-            "crypt": options.crypt,
-            "compress": options.compress,
-            "verified": incoming is not None and incoming.verified,
-        }
-        self._usage.append(("transfer", facts))
-        self._usage_size += _USAGE_COST + 4 * len(exchange.path)  # a byte that is not UTF-8 takes four
-        if self._usage_size >= _MOST_USAGE:
-            self._write_usage()
-
-    def _write_usage(self) -> None:
-        usage, self._usage, self._usage_size = self._usage, [], 0
-        if usage:
-            self._session.log_together(usage)
+        incoming = exchange.incoming
+        self._usage.add(
+            verb,
+            exchange.path,
+            exchange.job.meter.moved,
+            time.monotonic() - exchange.started if exchange.started else 0.0,
+            result,
+            exchange.how,
+            incoming is not None and incoming.verified,
+        )
 
 
 def _reason(verb: str, error: Exception) -> str:

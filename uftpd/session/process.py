@@ -32,9 +32,9 @@ from uftpd.session.messages import (
     Rate,
     Ready,
     Record,
-    Records,
     ReturnPort,
     SessionSettings,
+    Transfers,
     WantPort,
 )
 from uftpd.session.paths import FileTree
@@ -63,21 +63,23 @@ class Reporter:
 
     def log(self, event: str, *, level: str = "info", **fields: str | float) -> None:
         """Have the front write a log line. From any thread."""
-        self._send_records([(event, fields)], level)
+        if self._dropped:
+            fields = {**fields, "lines_dropped": self._dropped}
+        sent = self.send(Record(level=level, event=event, fields=_sayable(fields)))
+        self._dropped = 0 if sent else self._dropped + 1
 
-    def log_together(self, lines: Sequence[tuple[str, Fields]]) -> None:
-        """Have the front write log lines, all in one message: event and fields of each. From any thread.
+    def log_transfers(
+        self, before: Mapping[str, str], rows: Sequence[tuple[str, int, float]], behind: Mapping[str, str | bool]
+    ) -> None:
+        """Have the front write usage lines, all in one message; see `Transfers`. From any thread.
 
         Together they must fit a message (`uftpd.session.messages.MAX_MESSAGE`), or none is written.
         """
-        self._send_records(lines, "info")
-
-    def _send_records(self, lines: Sequence[tuple[str, Fields]], level: str) -> None:
         if self._dropped:
-            lines = [*lines[:-1], (lines[-1][0], {**lines[-1][1], "lines_dropped": self._dropped})]
-        records = tuple(Record(level=level, event=event, fields=_sayable(fields)) for event, fields in lines)
-        sent = self.send(Records(records=records) if len(records) > 1 else records[0])
-        self._dropped = 0 if sent else self._dropped + len(records)
+            self.log("log lines dropped", level="warning")
+        said = tuple((path if path.isascii() else _said(path), size, seconds) for path, size, seconds in rows)
+        if not self.send(Transfers(before=dict(before), rows=said, behind=dict(behind))):
+            self._dropped += len(rows)
 
 
 def _sayable(fields: Fields) -> dict[str, str | int | float | bool]:
@@ -211,7 +213,7 @@ def _session(
         data=data,
         limits=SessionLimits(settings.idle_seconds, settings.stall_seconds, settings.line_bytes, settings.streams),
         log=reporter.log,
-        log_together=reporter.log_together,
+        log_transfers=reporter.log_transfers,
         request_rate=settings.rate,
         own_rate=settings.rate,
         durability=cast(Durability, settings.durability),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from uftp.protocol.facts import format_time, parse_mff
+from uftp.protocol.facts import format_kept, parse_kept
 from uftp.protocol.ranges import TransferRange
 from uftp.protocol.replies import Reply, reply
 from uftp.streams.records import RecordIncoming, RecordOutgoing
@@ -103,8 +103,7 @@ def retrieve(exchange: Exchange, argument: bytes) -> None:
 def _facts(info: os.stat_result) -> bytes:
     if not stat.S_ISREG(info.st_mode):
         return b""
-    time_of_change = format_time(info.st_mtime_ns, utc=True, fraction=True)
-    return f"modify={time_of_change};UNIX.mode={stat.S_IMODE(info.st_mode):04o};".encode()
+    return format_kept(info.st_mtime_ns, stat.S_IMODE(info.st_mode))
 
 
 def store(exchange: Exchange, argument: bytes) -> None:
@@ -136,8 +135,7 @@ def _upload(exchange: Exchange, target: Target, expected: int | None) -> None:
         if expected is not None and received < expected:
             raise Incomplete(f"the data ended after {received} of {expected} bytes")
         if incoming.facts:
-            change = parse_mff(incoming.facts, utc=True)
-            target.set_facts(change.mtime_ns, change.permissions)
+            target.set_facts(*parse_kept(incoming.facts))
         target.commit(received)
     except BaseException:
         target.undo(0 if incoming is None else incoming.written)

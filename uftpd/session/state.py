@@ -16,7 +16,8 @@ from uftpd.session.paths import FileTree, normalise
 from uftpd.session.record_mode import RecordMode
 
 LogEvent = Callable[..., None]
-LogTogether = Callable[[Sequence[tuple[str, Mapping[str, str | float]]]], None]
+# Facts before, of each its path, bytes and seconds, facts behind.
+LogTransfers = Callable[[Mapping[str, str], Sequence[tuple[str, int, float]], Mapping[str, str | bool]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Session:
     data: DataConnections
     limits: SessionLimits
     log: LogEvent
-    log_together: LogTogether
+    log_transfers: LogTransfers
     request_rate: int = 0
     own_rate: int = 0
     user_rate: int = 0

@@ -160,14 +160,9 @@ def open_store(tree: FileTree, path: bytes, wanted: TransferRange, durability: D
 def _open_part(tree: FileTree, place: Place, durability: Durability, swept: set[bytes]) -> _PartTarget | None:
     """A part for `place`, or None where the file there must be written in place."""
     old = place.info
-    if old is not None and (not stat.S_ISREG(old.st_mode) or old.st_nlink > 1 or old.st_uid != os.geteuid()):
+    if old is not None and not is_replaceable(old):
         return None
-    directory = split(place.path)[0]
-    if directory not in swept:
-        if len(swept) >= _REMEMBERED_SWEEPS:
-            swept.clear()
-        swept.add(directory)
-        sweep_leftovers(place.directory)
+    sweep_once(swept, split(place.path)[0], place.directory)
     if old is not None:
         # A file that may not be written may not be replaced either, though the directory would allow it.
         os.close(tree.open_write(place, create=False)[0])
@@ -180,6 +175,27 @@ def _open_part(tree: FileTree, place: Place, durability: Durability, swept: set[
         raise
     mode = None if old is None else stat.S_IMODE(old.st_mode)
     return _PartTarget(part, place.name, mode, durability)
+
+
+def is_replaceable(old: os.stat_result) -> bool:
+    """Whether another file may take this one's name without loss: it is regular, has no other name, and is ours."""
+    return stat.S_ISREG(old.st_mode) and old.st_nlink == 1 and old.st_uid == os.geteuid()
+
+
+def sweep_once(swept: set[bytes], path: bytes, directory: int) -> None:
+    """Clear a directory of leftovers unless that has been done.
+
+    Args:
+        swept: directories where it has; added to.
+        path: of the directory.
+        directory: descriptor of it.
+    """
+    if path in swept:
+        return
+    if len(swept) >= _REMEMBERED_SWEEPS:
+        swept.clear()
+    swept.add(path)
+    sweep_leftovers(directory)
 
 
 def open_append(tree: FileTree, path: bytes, durability: Durability) -> Target:
