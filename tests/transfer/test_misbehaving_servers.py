@@ -82,7 +82,7 @@ BAD_RETR: Mapping[str, Action] = {
 
 
 async def download(server: ScriptedServer, target: Path, options: CopyOptions | None = None) -> CopySummary:
-    return await copy_files([f"{server.url}/x"], str(target), access=QUICK, options=options)
+    return await copy_files([f"{server.url}/x"], str(target), access=QUICK, options=options or CopyOptions(retries=0))
 
 
 # Servers of others announce nothing that counts.
@@ -144,7 +144,7 @@ async def test_names_in_listings_cannot_lead_out(name: str, tmp_path: Path) -> N
         "RETR": sending(SIZE, ANNOUNCED, "226 done"),
     }
     async with scripted_server(actions) as server:
-        summary = await download(server, target, CopyOptions(recursive=True))
+        summary = await download(server, target, CopyOptions(retries=0, recursive=True))
     assert summary.failed == 1
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -197,7 +197,7 @@ async def test_no_bad_upload_gets_its_name(case: str, features: tuple[str, ...],
     actions: dict[str, Action] = {"SIZE": reply(f"213 {BIG}"), **BAD_STOR[case]}
     greeting = "220 UFTPD 9.9.9, test" if features is OURS else "220 hello"
     async with scripted_server(actions, features=features, greeting=greeting) as server:
-        summary = await copy_files([str(source)], f"{server.url}/x", access=QUICK)
+        summary = await copy_files([str(source)], f"{server.url}/x", access=QUICK, options=CopyOptions(retries=0))
         assert summary.failed == 1
         with pytest.raises(UFTPError):
             summary.raise_for_failures()
@@ -231,7 +231,7 @@ async def test_an_upload_broken_off_ends_in_a_reset_and_not_in_an_end_of_file(tm
 
     async with scripted_server({"STOR": act, "SIZE": reply(f"213 {BIG}")}) as server:
         with trio.CancelScope() as scope:
-            await copy_files([str(source)], f"{server.url}/x", access=QUICK)
+            await copy_files([str(source)], f"{server.url}/x", access=QUICK, options=CopyOptions(retries=0))
         assert scope.cancelled_caught
         await trio.testing.wait_all_tasks_blocked(0.05)
     assert ended == ["reset"]
@@ -258,7 +258,7 @@ async def test_a_refused_second_session_leaves_the_first_one_working(tmp_path: P
         "MLST": reply(f"250-\r\n size={size};modify=20210203040506;type=file; x\r\n250 End"),
     }
     async with scripted_server(actions) as server:
-        summary = await download(server, tmp_path / "target", CopyOptions(threads=4))
+        summary = await download(server, tmp_path / "target", CopyOptions(retries=0, threads=4))
     assert (summary.files, summary.failed) == (1, 0)
     assert 2 <= logins <= 4  # each worker asks once
     assert (tmp_path / "target").stat().st_size == size
@@ -267,5 +267,7 @@ async def test_a_refused_second_session_leaves_the_first_one_working(tmp_path: P
 async def test_nobody_to_log_in_is_one_error_for_all() -> None:
     async with scripted_server({"PASS": reply("530 no")}) as server:
         with pytest.raises(UFTPError, match="530"):
-            await copy_files([f"{server.url}/a", f"{server.url}/b"], "/dev/null", access=QUICK)
+            await copy_files(
+                [f"{server.url}/a", f"{server.url}/b"], "/dev/null", access=QUICK, options=CopyOptions(retries=0)
+            )
         assert len([line for line in server.lines if line.startswith("PASS")]) == 1

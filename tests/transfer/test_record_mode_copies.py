@@ -39,8 +39,8 @@ def contents(top: Path) -> dict[bytes, bytes]:
     return {b"/d/" + os.fsencode(path.name): path.read_bytes() for path in top.iterdir()}
 
 
-async def download(server: RecordServer, target: Path, *, source: str = "/a") -> CopySummary:
-    options = CopyOptions(recursive=True)
+async def download(server: RecordServer, target: Path, *, source: str = "/a", retries: int = 0) -> CopySummary:
+    options = CopyOptions(retries=retries, recursive=True)
     return await copy_files([f"{server.url}{source}"], str(target), access=QUICK, options=options)
 
 
@@ -80,7 +80,9 @@ async def test_no_bad_upload_is_a_success(case: str, tmp_path: Path) -> None:
     (source / "small").write_bytes(b"12345")
     with record_server({"STOR": BAD_STOR[case][0], "MLST": directory, "MKD": reply('257 "/d/source"')}) as server:
         for path in (str(source), str(source / "small")):
-            summary = await copy_files([path], f"{server.url}/d/", access=QUICK, options=CopyOptions(recursive=True))
+            summary = await copy_files(
+                [path], f"{server.url}/d/", access=QUICK, options=CopyOptions(retries=0, recursive=True)
+            )
             assert (summary.files, summary.failed) == (0, 1)
             with pytest.raises(UFTPError):
                 summary.raise_for_failures()
@@ -97,7 +99,7 @@ async def test_bundles_carry_trees_both_ways(tmp_path: Path) -> None:
         } == SMALL_FILES
         server.files.clear()
         summary = await copy_files(
-            [f"{tmp_path}/back/"], f"{server.url}/d", access=QUICK, options=CopyOptions(recursive=True, preserve=True)
+            [f"{tmp_path}/back/"], f"{server.url}/d", options=CopyOptions(retries=0, recursive=True, preserve=True)
         )
         assert (summary.files, summary.failed, summary.bytes) == (300, 0, sum(map(len, SMALL_FILES.values())))
         assert server.files == SMALL_FILES
@@ -131,7 +133,11 @@ async def test_one_bad_file_of_many_fails_alone(tmp_path: Path) -> None:
     state = CopyState(on_result=lambda result: failures.append(result) if result.error else None)
     with record_server({"RETR": sometimes, "MLST": directory}, files=SMALL_FILES) as server:
         summary = await copy_files(
-            [f"{server.url}/d"], str(tmp_path / "back"), access=QUICK, options=CopyOptions(recursive=True), state=state
+            [f"{server.url}/d"],
+            str(tmp_path / "back"),
+            access=QUICK,
+            options=CopyOptions(retries=0, recursive=True),
+            state=state,
         )
     assert {result.source.rpartition(":")[2].partition("/")[2] for result in failures} == {
         name.removeprefix("/") for name in BAD
@@ -148,7 +154,9 @@ async def test_a_server_that_never_has_a_data_connection_fails_every_file(tmp_pa
         source.mkdir()
         for name in "abc":
             (source / name).write_text(name)
-        summary = await copy_files([f"{source}/"], f"{server.url}/d", access=QUICK, options=CopyOptions(recursive=True))
+        summary = await copy_files(
+            [f"{source}/"], f"{server.url}/d", access=QUICK, options=CopyOptions(retries=0, recursive=True)
+        )
     assert (summary.files, summary.failed) == (0, 3)
 
 
@@ -159,7 +167,9 @@ async def test_local_failures_in_a_bundle_are_of_their_files_alone(tmp_path: Pat
         (source / name).write_text(name)
     with record_server({"MLST": directory}) as server:
         (source / "gone").symlink_to("nowhere")
-        summary = await copy_files([f"{source}/"], f"{server.url}/d", access=QUICK, options=CopyOptions(recursive=True))
+        summary = await copy_files(
+            [f"{source}/"], f"{server.url}/d", access=QUICK, options=CopyOptions(retries=0, recursive=True)
+        )
         assert (summary.files, summary.failed) == (3, 1)
         assert server.files == {b"/d/a": b"a", b"/d/b": b"b", b"/d/c": b"c"}
         # Downloads into a directory that has another directory of that name.
@@ -192,7 +202,7 @@ async def test_an_interrupt_in_a_bundle_leaves_no_part_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(("case", "codes"), [("wrong digest", {9}), ("ABORT", {9}), ("hangs up", {6, 9}), ("421", {6})])
 def test_exit_codes(case: str, codes: set[int], tmp_path: Path) -> None:
     with record_server({"RETR": BAD_RETR[case][0]}, files={b"/a": CONTENT}) as server:
-        outcome = uftp("cp", f"{server.url}/a", tmp_path / "target")
+        outcome = uftp("cp", "--retries", "0", f"{server.url}/a", tmp_path / "target")
     assert outcome.code in codes
     assert len(outcome.error_lines) == 1
     assert list(tmp_path.iterdir()) == []
@@ -222,7 +232,7 @@ async def test_a_second_session_without_digests_carries_what_the_first_one_left(
     source = tmp_path / "source"
     source.mkdir()
     with record_server(actions, files={} if up else SMALL_FILES) as server:
-        options = CopyOptions(recursive=True, threads=1)
+        options = CopyOptions(retries=0, recursive=True, threads=1)
         if up:
             for name, content in SMALL_FILES.items():
                 (source / os.fsdecode(name.rpartition(b"/")[2])).write_bytes(content)
@@ -255,7 +265,7 @@ async def test_a_named_pipe_is_opened_once(tmp_path: Path) -> None:
     writer = threading.Thread(target=pipe.write_bytes, args=[CONTENT])
     with record_server({"MLST": missing, "SIZE": size}) as server:
         writer.start()
-        await copy_files([str(pipe)], f"{server.url}/f", access=QUICK)
+        await copy_files([str(pipe)], f"{server.url}/f", access=QUICK, options=CopyOptions(retries=0))
         writer.join()
         assert list(server.files.values()) == [CONTENT]
 
@@ -297,7 +307,7 @@ def test_a_file_that_fails_with_its_session_is_named(tmp_path: Path) -> None:
             dialogue.retrieve(argument)
 
     with record_server({"RETR": sometimes, "MLST": directory}, files=SMALL_FILES) as server:
-        outcome = uftp("cp", "-r", f"{server.url}/d", tmp_path / "back")
+        outcome = uftp("cp", "-r", "--retries", "0", f"{server.url}/d", tmp_path / "back")
     assert outcome.code == 10
     assert len(outcome.error_lines) == 2
     assert "/d/f020: " in outcome.error_lines[0]
@@ -315,6 +325,6 @@ async def test_a_session_lost_at_a_listing_costs_nothing(tmp_path: Path) -> None
             dialogue.list_directory(argument)
 
     with record_server({"MLSD": first_lost, "MLST": directory}, files=SMALL_FILES) as server:
-        summary = await download(server, tmp_path / "back", source="/d/")
+        summary = await download(server, tmp_path / "back", source="/d/", retries=1)
         assert (summary.files, summary.failed) == (300, 0)
     assert contents(tmp_path / "back") == SMALL_FILES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 import trio
@@ -13,15 +13,24 @@ from uftp.errors import TransferFailed
 from uftp.streams import Meter
 from uftp.transfer.batch import Queue
 from uftp.transfer.options import CopyOptions
-from uftp.transfer.pieces import Piece, Splitting
+from uftp.transfer.pieces import Piece
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState
 from uftp.transfer.task import FileTask
 from uftp.transfer.workers import Scheduler
 
 
+class Session:
+    """Cannot do anything."""
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 class Pool:
     """Lends sessions that cannot do anything."""
+
+    failed = False
 
     def allow(self, limit: int) -> None:
         pass
@@ -29,7 +38,11 @@ class Pool:
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[FTPSession]:
         await trio.lowlevel.checkpoint()
-        yield cast("FTPSession", None)
+        yield cast("FTPSession", Session())
+
+    async def call(self, step: Callable[[FTPSession], Awaitable[None]]) -> None:
+        async with self.session() as session:
+            await step(session)
 
 
 class FailingTask(FileTask):
@@ -67,7 +80,7 @@ class FailingTask(FileTask):
 
 async def test_an_interrupt_during_the_cleaning_of_a_failed_file() -> None:
     task = FailingTask()
-    scheduler = Scheduler(cast("SessionPool", Pool()), CopyState(), Splitting.of(CopyOptions()))
+    scheduler = Scheduler(cast("SessionPool", Pool()), CopyState(), CopyOptions(retries=0))
 
     async def plan(queue: Queue) -> None:
         await queue.offer(task)

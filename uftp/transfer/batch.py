@@ -6,10 +6,13 @@ batch could not carry, `Batch.task` makes the task that carries one of them alon
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from uftp.errors import UFTPError
+from uftp.transfer.plan import join
 from uftp.transfer.task import FileTask
 
 SMALL: Final = 1024 * 1024  # bytes up to which a file is carried in a batch; above it a round trip is a small part
@@ -54,6 +57,14 @@ class Batch:
     fresh: bool
     task: Callable[[SmallFile], FileTask]
     open_directory: Callable[[], int] | None = None
+
+    def shown(self, file: SmallFile) -> tuple[str, str]:
+        """Source and target of one of them, as the user would write them."""
+        try:
+            task = self.task(file)
+        except UFTPError:
+            return os.fsdecode(join(self.source_directory, file.name)), ""
+        return task.source, task.target
 
     @property
     def size(self) -> int:

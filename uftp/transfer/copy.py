@@ -19,7 +19,6 @@ from uftp.errors import UFTPError, UsageError
 from uftp.transfer import download_plan, upload_plan
 from uftp.transfer.archive import upload_archives
 from uftp.transfer.options import CopyOptions
-from uftp.transfer.pieces import Splitting
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, CopySummary
 from uftp.transfer.workers import Scheduler
@@ -107,8 +106,7 @@ async def _download(
     first = urls[0]
     if any((url.service, url.user, url.password) != (first.service, first.user, first.password) for url in urls):
         raise UsageError("all sources must be on the same server; copy from each of them in turn")
-    splitting = Splitting.of(options)
-    async with access.connector(first, session_directory(urls)) as connector, _pool(connector, state) as pool:
+    async with access.connector(first, session_directory(urls)) as connector, _pool(connector, state, options) as pool:
         roots = await download_plan.find_roots(pool, urls, options, state, to_stdout=target == "-")
         if roots and target == "-":
             await download_plan.to_standard_output(pool, first, roots, options, state)
@@ -119,7 +117,7 @@ async def _download(
             plan = download_plan.DownloadPlan(
                 pool, state, options, first, roots, os.fsencode(target), ranges=ranges, several=len(urls) > 1
             )
-            await Scheduler(pool, state, splitting).run(plan)
+            await Scheduler(pool, state, options).run(plan)
             await trio.to_thread.run_sync(plan.set_directory_facts)
     return state.summary()
 
@@ -132,7 +130,7 @@ async def _upload(
     names = [os.fsencode(source) for source in sources]
     if options.archive:
         directory = directory_around(url)
-        async with access.connector(url, directory, writes=True) as connector, _pool(connector, state) as pool:
+        async with access.connector(url, directory, writes=True) as connector, _pool(connector, state, options) as pool:
             await upload_archives(pool, url, names, state)
         return state.summary()
     roots = await trio.to_thread.run_sync(upload_plan.find_roots, names, options, state)
@@ -142,18 +140,18 @@ async def _upload(
     directory = directory_around(url)
     async with (
         access.connector(url, directory, writes=True) as connector,
-        _pool(connector, state) as pool,
+        _pool(connector, state, options) as pool,
     ):
         async with pool.session() as session:
             dialect = session.dialect
             info = await session.stat_or_none(url.path)
         plan = upload_plan.UploadPlan(pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1)
-        await Scheduler(pool, state, Splitting.of(options)).run(plan)
+        await Scheduler(pool, state, options).run(plan)
         await plan.set_directory_facts()
     return state.summary()
 
 
-def _pool(connector: Connector, state: CopyState) -> SessionPool:
+def _pool(connector: Connector, state: CopyState, options: CopyOptions) -> SessionPool:
     async def open_session() -> FTPSession:
         session = await connector.open()
         state.sessions += 1
@@ -163,4 +161,4 @@ def _pool(connector: Connector, state: CopyState) -> SessionPool:
     def refused(error: UFTPError) -> None:
         state.on_note(f"going on with fewer sessions: {error}")
 
-    return SessionPool(open_session, on_refusal=refused)
+    return SessionPool(open_session, retries=options.retries, on_refusal=refused)

@@ -15,8 +15,7 @@ from uftp.client.wording import printable
 from uftp.errors import LocalFileError, TransferFailed, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.streams import Incoming, Meter
-from uftp.transfer.bundles import SMALL
-from uftp.transfer.local import Target, local_error
+from uftp.transfer.local import Stream, Target, local_error
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece
 from uftp.transfer.task import FileTask
@@ -71,7 +70,6 @@ class Download(FileTask):
             raise UsageError(f"{self.source}: has no end; say how much of it with -B, as -B 0-1g")
         self._whole = options.byte_range is None
         self.splittable = ranges
-        self.small = self._whole and info.size <= SMALL
         self.special = False
 
     async def prepare(self, session: FTPSession) -> None:
@@ -144,6 +142,14 @@ class Download(FileTask):
             offset = self._first + piece.offset
             await session.retrieve(self._path, receive, offset=offset, length=piece.length, meter=meter)
 
+    def may_move_again(self) -> bool:
+        """A pipe cannot take back what was written; a file begun anew is opened anew, as it may be shorter now."""
+        if isinstance(self._to, Stream):
+            return not self._to.used
+        if self.pieces == 1:
+            self.prepared = False
+        return True
+
     async def finish(self, session: FTPSession) -> None:
         assert self._to is not None  # noqa: S101 -- prepared before
         if self._before is not None:
@@ -168,7 +174,9 @@ class Download(FileTask):
             raise self._changed()
 
     def _changed(self) -> TransferFailed:
-        return TransferFailed(f"{printable(self._path)}: the file changed while it was copied; copy it again")
+        return TransferFailed(
+            f"{printable(self._path)}: the file changed while it was copied; copy it again", lasting=True
+        )
 
     def discard(self) -> None:
         if self._to is not None:

@@ -129,24 +129,28 @@ class Nowhere:
 
 
 class Stream:
-    """A pipe, a terminal or a device: bytes in order, and no way back."""
+    """A pipe, a terminal or a device: bytes in order, and no way back.
+
+    Attributes:
+        used: whether something was written.
+    """
 
     parallel = False
 
     def __init__(self, fd: int, *, owned: bool) -> None:
         self._fd = fd
         self._owned = owned
-        self._used = False
+        self.used = False
 
     def receiver(self, offset: int) -> Receive:
         return self._receive
 
     def _receive(self, incoming: Incoming, length: int | None, meter: Meter, /) -> int:
         def write(block: memoryview) -> None:
-            self._used = True
+            self.used = True
             _write_stream(self._fd, block, meter)
 
-        if self._used:
+        if self.used:
             raise StreamError("the connection broke, and what was written cannot be taken back")
         return incoming.to_chunks(write, length, meter)
 
@@ -285,13 +289,14 @@ class Source:
     Attributes:
         size: bytes; None where there is no end (a pipe, /dev/zero).
         parallel: whether ranges can be read in any order.
+        used: whether something was read from a pipe, which cannot be read again.
         mtime_ns, permissions: its facts.
     """
 
     def __init__(self, fd: int, *, owned: bool = True) -> None:
         self._fd = fd
         self._owned = owned
-        self._used = False
+        self.used = False
         found = os.fstat(fd)
         if stat.S_ISDIR(found.st_mode):
             self.close()
@@ -330,7 +335,7 @@ class Source:
             if self.parallel and length is not None:
                 outgoing.from_file(self._fd, offset, length, meter)
                 return
-            if self._used:
+            if self.used:
                 raise StreamError("the connection broke, and what was read from a pipe cannot be read again")
             self._send_stream(offset, length, outgoing, meter)
 
@@ -345,7 +350,7 @@ class Source:
                 continue
             wanted = skip or remaining
             data = os.read(self._fd, BLOCK if wanted is None else min(BLOCK, wanted))
-            self._used = True
+            self.used = True
             if not data:
                 return
             if skip:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from uftp.errors import SomeFailed, UFTPError
 from uftp.streams import Meter
 
-Action = Literal["copy", "delete"]
+Action = Literal["copy", "delete", "mkdir", "link"]
 
 _KEPT_FAILURES: Final = 10_000  # failures remembered for the summary; all are reported as they happen
 
@@ -74,6 +74,11 @@ class CopyState:
         files_unchanged: found to be there already, so far.
         deleted: files and directories removed, so far.
         sessions: opened so far.
+        retries: pieces, steps and small files that were tried again, so far.
+        taken_over: bytes that an interrupted copy had brought already.
+        unverified: files that could not be compared with their source, as the server computes no checksums.
+        ended_early: whether the copy was ended after too many failures.
+        each_file: whether `on_result` is told of files that are done, too; small ones cost less if not.
         failures: the first of them.
     """
 
@@ -89,6 +94,11 @@ class CopyState:
     files_unchanged: int = 0
     deleted: int = 0
     sessions: int = 0
+    retries: int = 0
+    taken_over: int = 0
+    unverified: int = 0
+    ended_early: bool = False
+    each_file: bool = True
     failures: list[FileResult] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _running: dict[Meter, str] = field(default_factory=dict)
@@ -115,6 +125,8 @@ class CopyState:
         """Count a file that is done or failed, and pass it on."""
         if result.error is None and result.action == "delete":
             self.deleted += 1
+        elif result.error is None and result.action == "mkdir":
+            pass  # a step on the way to the files in it
         elif result.error is None:
             self.files_done += 1
         else:
@@ -133,6 +145,11 @@ class CopyState:
             failures=tuple(self.failures),
             unchanged=self.files_unchanged,
             deleted=self.deleted,
+            not_tried=max(0, self.files_found - self.files_done - self.files_failed) if self.ended_early else 0,
+            retries=self.retries,
+            taken_over=self.taken_over,
+            unverified=self.unverified,
+            ended_early=self.ended_early,
         )
 
 
@@ -148,6 +165,8 @@ class CopySummary:
         failures: the failed ones (the first ten thousand).
         unchanged: files that were there already, and were left.
         deleted: files and directories removed.
+        not_tried: files found that were neither done nor failed when too many failures ended the copy.
+        retries, taken_over, unverified, ended_early: as in `CopyState`.
     """
 
     files: int
@@ -157,6 +176,11 @@ class CopySummary:
     failures: tuple[FileResult, ...] = ()
     unchanged: int = 0
     deleted: int = 0
+    not_tried: int = 0
+    retries: int = 0
+    taken_over: int = 0
+    unverified: int = 0
+    ended_early: bool = False
 
     def to_json(self) -> dict[str, object]:
         """The members of the last line of `--json` output."""
@@ -166,6 +190,10 @@ class CopySummary:
             "failed": self.failed,
             "unchanged": self.unchanged,
             "deleted": self.deleted,
+            "not_tried": self.not_tried,
+            "unverified": self.unverified,
+            "retries": self.retries,
+            "taken_over": self.taken_over,
             "bytes": self.bytes,
             "seconds": round(self.seconds, 6),
         }
@@ -179,6 +207,10 @@ class CopySummary:
         """
         if not self.failed:
             return
+        if self.ended_early:
+            raise SomeFailed(
+                f"ended after {self.failed} failed files; {self.files} are done, and the rest was not tried"
+            )
         if self.failed == 1 and self.files == 0 and self.failures and self.failures[0].error is not None:
             raise self.failures[0].error
         raise SomeFailed(f"{self.failed} of {self.files + self.failed} files failed; the others are done")

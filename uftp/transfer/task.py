@@ -23,14 +23,12 @@ class FileTask(ABC):
         source, target: as the user would write them.
         length: bytes to move; None if unknown.
         splittable: whether pieces may be moved in any order.
-        small: whether it can be one of many in a pipeline: then `transfer` stands for all the other steps.
     """
 
     source: str
     target: str
     length: int | None
     splittable: bool
-    small: bool = False
 
     def __init__(self) -> None:
         self.lock = trio.Lock()
@@ -50,14 +48,18 @@ class FileTask(ABC):
 
     @abstractmethod
     async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
-        """Move a piece."""
+        """Move a piece. May be called again after it failed, if `may_move_again`."""
+
+    def may_move_again(self) -> bool:
+        """Whether a piece whose move failed may be moved again; then what it left is out of the way."""
+        return True
 
     @abstractmethod
     async def finish(self, session: FTPSession) -> None:
-        """All pieces are there: check, and give the final name."""
+        """All pieces are there: check, and give the final name. May be called again after it failed."""
 
     def transfer(self, session: FTPSession) -> Transfer:
-        """All of it as one transfer of a pipeline, if it is `small`; the session is in MODE U."""
+        """All of it as one transfer of a pipeline, instead of all the other steps; the session is in MODE U."""
         raise NotImplementedError
 
     @abstractmethod

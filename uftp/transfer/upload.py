@@ -26,7 +26,6 @@ from uftp.errors import NotFound, Refused, TransferFailed, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.protocol.names import part_name
 from uftp.streams import Meter, Outgoing
-from uftp.transfer.bundles import SMALL
 from uftp.transfer.local import Source, local_error
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece
@@ -84,6 +83,7 @@ class Upload(FileTask):
         self._part: bytes | None = None
         self._stored = False
         self._verified = False
+        self._renaming = False
         endless = False
         if size is not None:
             self._size: int | None = size
@@ -102,7 +102,6 @@ class Upload(FileTask):
         elif endless:
             raise UsageError(f"{source}: has no end; say how much of it with -B, as -B 0-1g")
         self._in_place = options.byte_range is not None and options.byte_range.in_place
-        self.small = size is not None and size <= SMALL and options.byte_range is None and info is None
         self._device = remote == b"/dev/null" or bool(
             info and info.mode is not None and stat.S_IFMT(info.mode) and not stat.S_ISREG(info.mode)
         )
@@ -127,7 +126,9 @@ class Upload(FileTask):
             self._from = await trio.to_thread.run_sync(self._open)
         if self._from.size != self._size and self._options.byte_range is None:
             if self.pieces > 1:
-                raise TransferFailed(f"{self.source}: the file changed while it was copied; copy it again")
+                raise TransferFailed(
+                    f"{self.source}: the file changed while it was copied; copy it again", lasting=True
+                )
             self.length = self._size = self._from.size
         if self._in_place or self._device:
             return
@@ -206,6 +207,10 @@ class Upload(FileTask):
 
         return record_moving.storage(session, self._remote, send, total=None, keep=lambda: facts)
 
+    def may_move_again(self) -> bool:
+        """What a pipe has given is gone."""
+        return self._from is None or self._from.parallel or not self._from.used
+
     async def _place_in_target(self, session: FTPSession, offset: int, length: int | None) -> int | None:
         """The offset to store at; None where replacing the whole file comes to the same, and the server needs it."""
         if offset or self._dialect.has_ranges:
@@ -224,21 +229,34 @@ class Upload(FileTask):
             return
         assert self._from is not None  # noqa: S101 -- prepared before
         if self.pieces > 1 and not self._in_place and not self._from.is_unchanged():
-            raise TransferFailed(f"{self.source}: the file changed while its ranges were copied; copy it again")
+            raise TransferFailed(
+                f"{self.source}: the file changed while its ranges were copied; copy it again", lasting=True
+            )
+        if self._renaming and await self._was_renamed(session):
+            self._part = None
+            return
         await self._check_size(session)
         await self._set_facts(session)
         if self._part is not None:
+            self._renaming = True
             await session.rename(self._part, self._remote)
             self._part = None
+
+    async def _was_renamed(self, session: FTPSession) -> bool:
+        """Whether the session that broke under the renaming has done it."""
+        if self._part is None or not self._renaming or await session.stat_or_none(self._part) is not None:
+            return False
+        there = await session.stat_or_none(self._remote)
+        return there is not None and there.size == self.moved
 
     async def _check_size(self, session: FTPSession) -> None:
         there = await session.size(self._part or self._remote)
         wanted = self.moved
         if self._in_place:
             if there < self._first + wanted:
-                raise TransferFailed(f"{self.target}: the server has only {there} bytes of it")
+                raise TransferFailed(f"{self.target}: the server has only {there} bytes of it", lasting=True)
         elif there != wanted:
-            raise TransferFailed(f"{self.target}: {wanted} bytes were sent, the server has {there}")
+            raise TransferFailed(f"{self.target}: {wanted} bytes were sent, the server has {there}", lasting=True)
 
     async def _set_facts(self, session: FTPSession) -> None:
         assert self._from is not None  # noqa: S101 -- prepared before

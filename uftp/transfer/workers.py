@@ -1,33 +1,40 @@
 """Workers that move pieces of files, each with a session of its own, from one queue.
 
 A file is prepared by whoever takes its first piece, and finished by whoever brings its last one. A piece that fails
-stops the other pieces of its file; the other files go on.
+for a reason that may pass is tried again, after a while and on another session; one that fails for good stops the
+other pieces of its file, and the other files go on.
 
-Where a session has MODE U, a worker takes as many small files as are there at once, and has their commands sent ahead
-of their replies: a small file then costs no round trip. See `uftp.transfer.bundles`.
+Where a session has what it takes, a worker hands small files to `uftp.transfer.lane` by the batch: such a file costs
+no round trip. What the lane has not carried comes back, and goes the long way, with a task of its own.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import trio
 
 from uftp.client.session import FTPSession
-from uftp.errors import UFTPError
+from uftp.errors import Refused, UFTPError
 from uftp.streams import Meter
-from uftp.transfer.batch import Batch, Plan
-from uftp.transfer.bundles import SMALL_FOR_ONE, Bundle, Part
-from uftp.transfer.pieces import Piece, Splitting, count_pieces, split
-from uftp.transfer.plan import join
+from uftp.transfer import lane
+from uftp.transfer.batch import Batch, Plan, SmallFile
+from uftp.transfer.options import CopyOptions
+from uftp.transfer.pieces import Piece, Splitting, split
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, FileResult
+from uftp.transfer.retrying import may_pass, wait_before
 from uftp.transfer.task import FileTask
+from uftp.transfer.work import BatchWork, EndWork, PieceWork, Work, WorkQueue
 
-_QUEUED_PIECES: Final = 1024  # bounds what the planner runs ahead
+_SMALL_FOR_ONE: Final = 10  # files of a batch that take as long as one with round trips of its own
 _CLEANING_SECONDS: Final = 15.0  # for removing part files after Ctrl-C
+_LANE_TRIES: Final = 2  # after that the files of a batch go one by one
+_NOTE_SECONDS: Final = 30.0  # between two notes that something is tried again
 
 
 class Scheduler:
@@ -36,39 +43,46 @@ class Scheduler:
     Args:
         pool: sessions; its limit grows with the workers.
         state: counts and reports.
+        options: how often to try, and when to give up.
         splitting: how to cut files, and how many workers are worth it.
     """
 
-    def __init__(self, pool: SessionPool, state: CopyState, splitting: Splitting) -> None:
+    def __init__(
+        self, pool: SessionPool, state: CopyState, options: CopyOptions, splitting: Splitting | None = None
+    ) -> None:
         self._pool = pool
         self._state = state
-        self._splitting = splitting
+        self._options = options
+        self._splitting = splitting or Splitting.of(options)
         self._workers = 0
         self._pieces = 0
         self._worth = 0.0  # files, by what a further session would save
         self._open_tasks: set[FileTask] = set()
-        self._send, self._receive = trio.open_memory_channel[tuple[FileTask, Piece]](_QUEUED_PIECES)
+        self._queue = WorkQueue()
         self._nursery: trio.Nursery | None = None
         self._plan_error: UFTPError | None = None
-        self._bundles = True  # until a server turns out to have no MODE U
+        self._has_lane = True  # until a server turns out to have none
+        self._scope = trio.CancelScope()
+        self._noted: float | None = None
 
     async def run(self, plan: Plan) -> None:
-        """Run `plan`, which offers work, and the workers, until all is done.
+        """Run `plan`, which offers work, and the workers, until all is done, or too many files have failed.
 
         Cancelling leaves no part files, on either side, if the server can be reached within a quarter of a minute.
 
         Raises:
-            UFTPError: what `plan` raises, after the tasks offered before have ended.
+            UFTPError: what `plan` raises, after the work offered before has ended.
         """
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                async with self._send:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     try:
                         await plan(self)
                     except UFTPError as error:
                         self._plan_error = error
-                self._state.planned = True
+                    self._state.planned = True
+                    self._queue.complete()
         finally:
             with trio.move_on_after(_CLEANING_SECONDS, shield=True):
                 for task in list(self._open_tasks):
@@ -76,83 +90,111 @@ class Scheduler:
         if self._plan_error is not None:
             raise self._plan_error
 
+    # -- the planner's side -----------------------------------------------------------------------------------------
+
     async def offer(self, task: FileTask) -> None:
         """Queue a task; waits while enough is queued."""
         self._state.files_found += 1
         self._state.bytes_found += task.length or 0
-        if task.length is None:
-            _expect_pieces(task, 1)
-            await self._queue(task, Piece(0, None))
-            return
-        size = self._splitting.piece_size(task.length) if task.splittable else max(1, task.length)
-        _expect_pieces(task, count_pieces(task.length, size))
-        for piece in split(task.length, size):
-            await self._queue(task, piece)
+        self._check_failures()
+        pieces = [Piece(0, None)]
+        if task.length is not None:
+            size = self._splitting.piece_size(task.length) if task.splittable else max(1, task.length)
+            pieces = list(split(task.length, size))
+        self._expect(task, len(pieces))
+        for piece in pieces:
+            self._pieces += 1
+            self._worth += 1
+            self._begin_workers()
+            await self._queue.put(PieceWork(task, piece))
 
     async def offer_batch(self, batch: Batch) -> None:
-        """Queue small files of one directory; waits while enough is queued.
+        """Queue small files of one directory; waits while enough is queued."""
+        self._state.files_found += len(batch.files)
+        self._state.bytes_found += batch.size
+        self._check_failures()
+        self._pieces += len(batch.files)
+        self._worth += len(batch.files) / (_SMALL_FOR_ONE if self._has_lane else 1)
+        self._begin_workers()
+        await self._queue.put(BatchWork(batch))
 
-        A file whose task cannot be made is recorded as failed.
-        """
-        for file in batch.files:
-            try:
-                task = batch.task(file)
-            except UFTPError as error:
-                source = os.fsdecode(join(batch.source_directory, file.name))
-                target = os.fsdecode(join(batch.target_directory, file.name))
-                self._state.files_found += 1
-                self._state.record(FileResult(source=source, target=target, error=error))
-            else:
-                await self.offer(task)
-
-    async def _queue(self, task: FileTask, piece: Piece) -> None:
+    def _expect(self, task: FileTask, pieces: int) -> None:
+        task.pieces = task.unhandled = task.unmoved = pieces
         self._open_tasks.add(task)
-        self._pieces += 1
-        self._worth += 1 / SMALL_FOR_ONE if task.small and self._bundles else 1
+
+    def _begin_workers(self) -> None:
         wanted = self._splitting.workers(pieces=self._pieces, files=int(self._worth), size=self._state.bytes_found)
         while self._workers < wanted and self._nursery is not None:
+            self._nursery.start_soon(self._work, self._workers == 0)
             self._workers += 1
             self._pool.allow(self._workers)
-            self._nursery.start_soon(self._work)
-        try:
-            self._send.send_nowait((task, piece))
-        except trio.WouldBlock:
-            await self._send.send((task, piece))
 
-    async def _work(self) -> None:
-        async for task, piece in self._receive:
-            alone: list[Part] = [(task, piece)]
-            if task.small and self._bundles:
-                bundle = Bundle(self._pool, self._state, self._receive, self._after_bundle)
-                alone = await bundle.run((task, piece))
-                self._bundles = bundle.possible
-            for one in alone:
-                await self._work_on(*one)
+    # -- workers ----------------------------------------------------------------------------------------------------
 
-    def _after_bundle(self, task: FileTask) -> None:
-        """A small file is done or has failed."""
-        task.unhandled = task.unmoved = 0
-        if task.error is None:
-            task.finished = True
-            task.discard()
-            self._open_tasks.discard(task)
-            self._record(task)
-        elif self._nursery is not None:
-            self._nursery.start_soon(self._end, task)
+    async def _work(self, batches_first: bool) -> None:
+        while (work := await self._queue.take(batches_first=batches_first)) is not None:
+            if isinstance(work, BatchWork):
+                await self._carry(work, batches_first=batches_first)
+            elif isinstance(work, PieceWork):
+                await self._move(work)
+            else:
+                await self._finish(work)
 
-    async def _work_on(self, task: FileTask, piece: Piece) -> None:
-        meter = Meter()
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncIterator[FTPSession]:
+        """A session for one step. After an error that may pass the next try gets another one."""
+        async with self._pool.session() as session:
+            try:
+                yield session
+            except UFTPError as error:
+                if may_pass(error) and not isinstance(error, Refused):
+                    await session.aclose()
+                raise
+
+    def _is_tried_again(self, work: Work, error: UFTPError) -> bool:
+        """Whether `work`, which failed, is queued again for later."""
+        if work.attempts >= self._options.retries or self._pool.failed or not may_pass(error):
+            return False
+        work.attempts += 1
+        self._retry(work, error)
+        return True
+
+    def _retry(self, work: Work, error: UFTPError) -> None:
+        self._state.retries += 1
+        now = time.monotonic()
+        if self._noted is None or now - self._noted > _NOTE_SECONDS:
+            self._noted = now
+            self._state.on_note(f"trying again: {error}")
+        self._put_back_later(work)
+
+    def _put_back_later(self, work: Work) -> None:
+        async def wait() -> None:
+            await trio.sleep(wait_before(work.attempts))
+            self._queue.put_back(work)
+
+        assert self._nursery is not None  # noqa: S101 -- workers run in it
+        self._nursery.start_soon(wait)
+
+    # -- files that go alone ----------------------------------------------------------------------------------------
+
+    async def _move(self, work: PieceWork) -> None:
+        task = work.task
         if task.error is None:
             try:
-                async with self._pool.session() as session:
-                    await self._run_piece(session, task, piece, meter)
+                async with self._session() as session:
+                    await self._run_piece(session, task, work.piece)
             except UFTPError as error:
+                if task.error is None and task.may_move_again() and self._is_tried_again(work, error):
+                    return
                 self._fail(task, error)
-        task.unhandled -= 1
-        if task.unhandled == 0:
-            await self._end(task)
+            else:
+                task.unmoved -= 1
+        if task.error is None and task.unmoved == 0:
+            await self._finish(EndWork(task))
+        else:
+            await self._handled(task)
 
-    async def _run_piece(self, session: FTPSession, task: FileTask, piece: Piece, meter: Meter) -> None:
+    async def _run_piece(self, session: FTPSession, task: FileTask, piece: Piece) -> None:
         async with task.lock:
             if task.began is None:
                 task.began = time.monotonic()
@@ -161,18 +203,30 @@ class Scheduler:
                 task.prepared = True
         if task.error is not None:
             return
+        meter = Meter()
         task.meters.add(meter)
-        self._state.start(meter)
+        self._state.start(meter, task.source)
         try:
             await task.move(session, piece, meter)
+            task.moved += meter.moved
+        except BaseException:
+            meter.moved = 0  # of a piece nothing counts before its end
+            raise
         finally:
             self._state.stop(meter)
             task.meters.discard(meter)
-            task.moved += meter.moved
-        task.unmoved -= 1
-        if task.unmoved == 0 and task.error is None:
-            await task.finish(session)
+
+    async def _finish(self, work: EndWork) -> None:
+        task = work.task
+        try:
+            async with self._session() as session:
+                await task.finish(session)
             task.finished = True
+        except UFTPError as error:
+            if self._is_tried_again(work, error):
+                return
+            self._fail(task, error)
+        await self._handled(task)
 
     def _fail(self, task: FileTask, error: UFTPError) -> None:
         if task.error is None:
@@ -180,15 +234,26 @@ class Scheduler:
             for meter in task.meters:
                 meter.cancelled = True
 
-    async def _end(self, task: FileTask) -> None:
-        await self._clean(task)
-        self._record(task)
+    async def _handled(self, task: FileTask) -> None:
+        """One piece of it is through, or given up."""
+        task.unhandled -= 1
+        if task.unhandled == 0:
+            await self._clean(task)
+            seconds = 0.0 if task.began is None else time.monotonic() - task.began
+            self._record(
+                FileResult(source=task.source, target=task.target, bytes=task.moved, seconds=seconds, error=task.error)
+            )
+        self._queue.settle()
 
-    def _record(self, task: FileTask) -> None:
-        seconds = 0.0 if task.began is None else time.monotonic() - task.began
-        self._state.record(
-            FileResult(source=task.source, target=task.target, bytes=task.moved, seconds=seconds, error=task.error)
-        )
+    def _record(self, result: FileResult) -> None:
+        self._state.record(result)
+        self._check_failures()
+
+    def _check_failures(self) -> None:
+        most = self._options.max_errors
+        if most is not None and self._state.files_failed >= max(1, most) and not self._scope.cancel_called:
+            self._state.ended_early = True
+            self._scope.cancel()
 
     async def _clean(self, task: FileTask) -> None:
         # Interrupted half-way, the task stays open, and is cleaned at the end of `run`.
@@ -203,11 +268,88 @@ class Scheduler:
         if not task.leaves_remote_part():
             return
         try:
-            async with self._pool.session() as session:
-                await task.clean(session)
+            await self._pool.call(task.clean)
         except UFTPError as error:
             self._state.on_note(f"{task.target}: an unfinished part file may be left there: {error}")
 
+    # -- batches ----------------------------------------------------------------------------------------------------
 
-def _expect_pieces(task: FileTask, count: int) -> None:
-    task.pieces = task.unhandled = task.unmoved = count
+    async def _carry(self, work: BatchWork, *, batches_first: bool) -> None:
+        waiting: list[BatchWork] = [work]
+        given: dict[Batch, BatchWork] = {}
+        progress = False
+
+        def supply() -> Batch | None:
+            one = waiting.pop() if waiting else self._queue.take_batch(batches_first=batches_first)
+            if one is None:
+                return None
+            given[one.batch] = one
+            return one.batch
+
+        def done(batch: Batch, files: Sequence[SmallFile]) -> None:
+            nonlocal progress
+            progress = True
+            self._carried(batch, files)
+
+        try:
+            async with self._session() as session:
+                if lane.possible(session):
+                    rest = await lane.carry(session, supply, done, options=self._options, state=self._state)
+                else:
+                    self._has_lane = False
+                    rest = []
+        except UFTPError as error:
+            if not self._is_tried_again(work, error):
+                for file in work.batch.files:
+                    self._record_small(work.batch, file, error)
+                self._queue.settle()
+            return
+        lost: dict[Batch, list[SmallFile]] = {one.batch: one.batch.files for one in waiting}
+        for batch, file, trouble in rest:
+            if trouble is None:
+                lost.setdefault(batch, []).append(file)
+            elif self._options.retries and may_pass(trouble):
+                self._go_alone(batch, file, trouble)
+            else:
+                self._record_small(batch, file, trouble)
+        for batch, files in lost.items():
+            attempts = work.attempts if progress else work.attempts + 1
+            self._carry_again(batch, files, attempts if self._has_lane else _LANE_TRIES)
+        for _ in (*waiting, *given):
+            self._queue.settle()
+
+    def _carry_again(self, batch: Batch, files: list[SmallFile], attempts: int) -> None:
+        """Files that were not begun, or were lost with a connection."""
+        if attempts >= _LANE_TRIES:
+            for file in files:
+                self._go_alone(batch, file, None)
+        else:
+            self._queue.add(BatchWork(replace(batch, files=files), attempts))
+
+    def _go_alone(self, batch: Batch, file: SmallFile, error: UFTPError | None) -> None:
+        """Have one file of a batch carried by its own task; at once, or after `error` later."""
+        try:
+            task = batch.task(file)
+        except UFTPError as unfit:
+            self._record_small(batch, file, unfit)
+            return
+        self._expect(task, 1)
+        work = PieceWork(task, Piece(0, task.length))
+        if error is None:
+            self._queue.add(work)
+        else:
+            work.attempts = 1
+            self._queue.expect()
+            self._retry(work, error)
+
+    def _carried(self, batch: Batch, files: Sequence[SmallFile]) -> None:
+        if not self._state.each_file:
+            self._state.files_done += len(files)
+            return
+        for file in files:
+            self._record_small(batch, file, None)
+
+    def _record_small(self, batch: Batch, file: SmallFile, error: UFTPError | None) -> None:
+        source, target = batch.shown(file)
+        size = file.size if error is None else 0
+        self._record(FileResult(source=source, target=target, bytes=size, error=error))
