@@ -84,9 +84,16 @@ class TransferFailed(_ServerSaidNo):
 
     In MODE U a `code` below 500 says that it may be tried again, one from 500 on that it is of no use; outside of it
     servers answer every failure with 5xx.
+
+    Attributes:
+        lasting: another try would end the same way: the source is not what it was, for instance.
     """
 
     exit_code = 9
+
+    def __init__(self, message: str, *, code: int | None = None, lasting: bool = False) -> None:
+        super().__init__(message, code=code)
+        self.lasting = lasting
 
 
 class SomeFailed(UFTPError):
