@@ -16,6 +16,10 @@ from uftp.client.url import RemoteUrl, parse_url, session_directory
 from uftp.errors import AuthenticationFailed, NetworkError, UsageError
 
 
+class _SecretRefused(AuthenticationFailed):
+    """A data node refuses the one-time password that the auth server has just given."""
+
+
 class Connector:
     """Opens sessions on one server. Use as an async context manager.
 
@@ -84,6 +88,13 @@ class Connector:
             check_without_auth_server(self._options, self.url.service)
             user, password = await self._ftp_login()
             return await log_in(self.url.host, self.url.port, user=user, password=password, options=self._options)
+        try:
+            return await self._open_granted()
+        except _SecretRefused:
+            # A data node that was started again has forgotten its secrets; a second one it does not know is an answer.
+            return await self._open_granted()
+
+    async def _open_granted(self) -> FTPSession:
         options, request = ask_for(self._options, self._request)
         grant = await self._server.request_session(self.url.service, request)
         options = replace(options, required_features=grant.features)
@@ -93,6 +104,8 @@ class Connector:
             except NetworkError:
                 if place == len(grant.hosts):
                     raise
+            except AuthenticationFailed as error:
+                raise _SecretRefused(str(error)) from error
         raise AssertionError("a grant names at least one host")
 
     async def _ftp_login(self) -> tuple[str, str]:

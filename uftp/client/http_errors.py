@@ -73,6 +73,8 @@ def status_error(
             return NotFound(f"{url}: {said}", code=status)
         case 405 | 406 | 415:
             return Refused(f"{url}: the server does not know this call ({status}); check the URL", code=status)
+        case 429 | 502 | 504:
+            return NetworkError(f"{url}: the auth server cannot answer just now ({status}): {said}; try again later")
         case 503:
             what = "the server's data nodes are down" if said.startswith("DOWN") else "the server cannot serve this now"
             return NetworkError(f"{url}: {what}: {said}; try again later{quote}")
@@ -106,6 +108,9 @@ def network_error(error: Exception, url: str) -> UFTPError:
         return TimedOut(f"{url}: the auth server does not answer; try again, or check host and port")
     if isinstance(error, httpx2.UnsupportedProtocol):
         return UsageError(f"{url}: not an https URL")
+    if isinstance(error, httpx2.RemoteProtocolError) and "disconnected" in str(error):
+        # A kept connection whose server has gone, or one that goes while it answers.
+        return NetworkError(f"{url}: the auth server closed the connection without an answer; try again")
     if isinstance(error, httpx2.RemoteProtocolError):
         return PeerBrokeProtocol(f"{url}: no HTTP server there: {error}")
     return NetworkError(f"{url}: the connection to the auth server failed: {error or type(error).__name__}")
