@@ -45,10 +45,9 @@ def readme_markup(readme: Readme, directory: str) -> Markup:
 
 @lru_cache(maxsize=_CACHED)
 def _rendered(text: str, directory: str) -> Markup:
-    return Markup(_reader().render(text, {"directory": directory}))  # noqa: S704 - HTML is off, and the reader escapes
+    return Markup(_READER.render(text, {"directory": directory}))  # noqa: S704 - HTML is off, and the reader escapes
 
 
-@lru_cache(maxsize=1)
 def _reader() -> MarkdownIt:
     # `maxNesting` bounds the recursion and, with the size, the time that hostile texts take.
     reader = MarkdownIt("commonmark", {"html": False, "maxNesting": 20}, renderer_cls=_Renderer)
@@ -140,3 +139,8 @@ def _link(url: str, directory: str) -> str | None:
     if not plain or plain.startswith("/") or "\\" in plain or ".." in plain.split("/") or not is_plain(plain):
         return None
     return directory + path
+
+
+# At once, as templates are. The text has what would be looked up late otherwise.
+_READER = _reader()
+_READER.render("# &amp; [a](b) ![c](<d>) `e` <https://example.org/ü>\n\n|a|\n|-|\n", {"directory": "/"})

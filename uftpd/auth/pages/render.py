@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import trio
-from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
@@ -55,28 +54,6 @@ _ERRORS = {
 _PLAIN_404 = 404  # what is gone and what never was look the same
 
 
-@lru_cache(maxsize=1)
-def _templates() -> Environment:
-    found = Environment(
-        loader=PackageLoader("uftpd.auth.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters |= {
-        "name": visible_markup,
-        "visible": visible,
-        "size": human_size,
-        "exact_size": exact_size,
-        "time": time_markup,
-        "address": _address,
-    }
-    found.tests["plain"] = is_plain
-    found.filters["is_plain"] = is_plain
-    return found
-
-
 @pass_context
 def _address(context: Context, href: str) -> str:
     """An address of this server as the browser has to see it.
@@ -87,6 +64,36 @@ def _address(context: Context, href: str) -> str:
     if not href.startswith("/") or href.startswith("//") or not is_plain(href):
         raise ValueError(f"not an address of this server: {href!r}")
     return str(context["base"]) + href
+
+
+def _load() -> Mapping[str, Template]:
+    """All templates, compiled.
+
+    At once, since a server that has given up its rights may not be able to read its own files any more.
+    """
+    loader = PackageLoader("uftpd.auth.pages")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        auto_reload=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "name": visible_markup,
+        "visible": visible,
+        "size": human_size,
+        "exact_size": exact_size,
+        "time": time_markup,
+        "address": _address,
+        "is_plain": is_plain,
+    }
+    environment.tests["plain"] = is_plain
+    return {name: environment.get_template(name) for name in loader.list_templates()}
+
+
+_TEMPLATES = _load()
 
 
 def render(
@@ -113,11 +120,7 @@ def render(
         "frame-ancestors 'none'",
         "base-uri 'none'",
     ]
-    text = (
-        _templates()
-        .get_template(template)
-        .render(nonce=nonce, base=base, asset=lambda name: base + asset_path(name), **values)
-    )
+    text = _TEMPLATES[template].render(nonce=nonce, base=base, asset=lambda name: base + asset_path(name), **values)
     fixed = {
         "Content-Security-Policy": "; ".join(policy),
         "Vary": "Accept",
