@@ -184,9 +184,7 @@ class FTPSession:
                 info = await self._stat_upstream(path)
             elif "MLST" in self.dialect.features or "MLSD" in self.dialect.features:
                 reply = await self._expect(b"MLST " + self.wire(path), (250,), path, "look at it")
-                if not reply.inner:
-                    raise PeerBrokeProtocol(f"{self.name}: an MLST reply without facts")
-                info = self._own_facts(reply.inner[0])
+                info = self.facts_in(reply)
             else:
                 info = await self._stat_by_size(path)
         return replace(info, name=path.rstrip(b"/").rpartition(b"/")[2] or b"/")
@@ -425,6 +423,16 @@ class FTPSession:
         if info is not None and self.dialect.kind == "ours":
             return replace(info, name=pct_decode(info.name))
         return info
+
+    def facts_in(self, reply: Reply) -> FileInfo:
+        """What a reply to MLST says; its name is of no use.
+
+        Raises:
+            PeerBrokeProtocol: nothing, or what makes no sense.
+        """
+        if not reply.inner:
+            raise PeerBrokeProtocol(f"{self.name}: an MLST reply without facts")
+        return self._own_facts(reply.inner[0])
 
     def _own_facts(self, line: bytes) -> FileInfo:
         # The name in it may be missing (of a root), a path or a base name; a directory may call itself cdir.

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+import stat
+from collections.abc import Sequence
 from typing import Final
 
 import trio
 
-from uftp.client.remote import RemoteEntry, Walk, expand
+from uftp.client.remote import RemoteEntry, expand
 from uftp.client.url import RemoteUrl
 from uftp.client.wording import printable
-from uftp.errors import NetworkError, TimedOut, UFTPError, UsageError
+from uftp.errors import NotFound, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.streams import Meter
-from uftp.transfer.batch import Queue
+from uftp.transfer.batch import MOST_FILES, Batch, Queue, SmallFile
+from uftp.transfer.comparing import take_changed
+from uftp.transfer.directory_facts import KeptFacts
 from uftp.transfer.download import Download
 from uftp.transfer.local import LocalTree, Stream, Target, local_error, open_target
+from uftp.transfer.local_directories import (
+    Made,
+    look_at_files,
+    make_directories,
+    make_links,
+    open_directory,
+    set_facts,
+)
+from uftp.transfer.look_ahead import LookAhead
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece
 from uftp.transfer.plan import Placement, Root, join, place
 from uftp.transfer.pool import SessionPool
+from uftp.transfer.rehearsal import Rehearsal
+from uftp.transfer.remote_walk import RemoteWalk
 from uftp.transfer.results import CopyState, FileResult
-from uftp.transfer.task import FileTask
+from uftp.transfer.walk import LostDirectories, Portion, Selection, part_by_size
 
 _STANDARD_OUTPUT: Final = 1
-
-Offer = Callable[[FileTask], Awaitable[None]]
+_FACTS_AT_ONCE: Final = 4096
 
 
 def _no_stream(url: RemoteUrl, path: bytes) -> UsageError:
@@ -141,105 +154,211 @@ class DownloadPlan:
         self._target = target
         self._ranges = ranges
         self._infos = {root.path: info for root, info in roots}
-        is_dir = os.path.isdir(target)
         self._placement: Placement = place(
             [root for root, _ in roots],
             target=target,
-            target_is_dir=is_dir,
+            target_is_dir=os.path.isdir(target),
             target_exists=os.path.exists(target),
             several=several,
         )
         self._tree = LocalTree(target)
-        self._directories: list[tuple[bytes, FileInfo]] = []
+        self._facts = KeptFacts()
+        self._selection = Selection(options.filters)
+        self._old: set[bytes] = set()  # directories, below the target, that were there before
+        self._lost = LostDirectories()
 
     async def __call__(self, queue: Queue) -> None:
-        offer = queue.offer
-        if self._placement.into_directory:
-            try:
-                await trio.to_thread.run_sync(self._tree.create)
-            except OSError as error:
-                raise local_error(error, self._target, "create the directory") from error
-        for item in self._placement.items:
-            info = self._infos[item.root.path]
-            if item.root.is_dir:
-                await self._offer_tree(offer, item.root.path, info, item.relative)
-            else:
-                await self._offer_file(offer, item.root.path, info, item.relative)
+        async with LookAhead.before(Rehearsal(self._state) if self._options.dry_run else queue) as ahead:
+            await self._make_target()
+            for item in self._placement.items:
+                info = self._infos[item.root.path]
+                if item.root.is_dir:
+                    await self._offer_tree(ahead, item.root.path, info, item.relative)
+                elif self._is_taken(item.root, info):
+                    await self._offer_file(ahead, item.root.path, info, item.relative)
+        for name in sorted(self._selection.missing):
+            path = join(self._placement.items[0].root.path, name)
+            self._failed(path, b"", NotFound(f"{printable(path)}: is in the list of names, but not there"))
 
-    async def _offer_tree(self, offer: Offer, top: bytes, info: FileInfo, relative: bytes) -> None:
-        if not await self._make_directory(top, info, relative):
+    async def _make_target(self) -> None:
+        """The directory that everything goes into; its parent has to be there."""
+        if await trio.to_thread.run_sync(os.path.isdir, self._target):
+            self._old.add(b"")
+        if not self._placement.into_directory or self._options.dry_run:
+            return
+        try:
+            await trio.to_thread.run_sync(self._tree.create)
+        except OSError as error:
+            raise local_error(error, self._target, "create the directory") from error
+
+    def _is_taken(self, root: Root, info: FileInfo) -> bool:
+        """Whether the filters take a file the user has named."""
+        self._selection.met(root.name)
+        return self._options.filters.takes_file(root.name, info.size, info.mtime_ns or None)
+
+    # -- trees ------------------------------------------------------------------------------------------------------
+
+    async def _offer_tree(self, queue: Queue, top: bytes, info: FileInfo, place_here: bytes) -> None:
+        def lost(relative: bytes) -> bool:
+            return self._lost.holds(join(place_here, relative))
+
+        walk = RemoteWalk(
+            self._pool,
+            top,
+            info.unique,
+            links=self._options.links,
+            selection=self._selection,
+            lost=lost,
+            retries=self._options.retries,
+        )
+        if self._options.preserve:
+            permissions = None if info.permissions is None else info.permissions & 0o777
+            self._facts.add(place_here, info.mtime_ns or None, permissions)
+        if place_here:
+            await self._make([(top, b"", [place_here])])
+        while group := await walk.next_group():
+            await self._offer_group(queue, group, place_here)
+
+    async def _offer_group(self, queue: Queue, group: Sequence[Portion], place_here: bytes) -> None:
+        group = [portion for portion in group if not self._lost.holds(join(place_here, portion.relative))]
+        wanted = []
+        for portion in group:
+            relative = join(place_here, portion.relative)
+            if self._options.preserve:
+                for found in portion.directories:
+                    self._facts.add(join(relative, found.name), found.mtime_ns, found.permissions)
+            if portion.directories:
+                wanted.append((portion.directory, relative, [found.name for found in portion.directories]))
+        await self._make(wanted)
+        for portion in group:
+            relative = join(place_here, portion.relative)
+            for name, error in portion.failures:
+                self._failed(join(portion.directory, name), join(relative, name), error)
+            for name, why in portion.left_out:
+                self._state.on_note(f"{self._url.display(join(portion.directory, name))}: {why}")
+            await self._offer_files(queue, portion, relative)
+        await self._make_links(group, place_here)
+
+    async def _make(self, wanted: Sequence[tuple[bytes, bytes, Sequence[bytes]]]) -> None:
+        """Make directories, given as (directory of the source, the one below the target, names in it)."""
+        if self._options.dry_run or not wanted:
             return
 
-        def failed(path: bytes, error: UFTPError) -> None:
-            self._state.record(FileResult(source=self._url.display(path), target="", error=error))
+        def make() -> list[list[Made | OSError]]:
+            return [make_directories(self._tree, relative, names) for _, relative, names in wanted]
 
-        async for entry in Walk(self._list, top, on_error=failed):
-            below = join(relative, entry.relative)
-            if entry.info.is_dir:
-                await self._make_directory(entry.path, entry.info, below)
-            else:
-                await self._offer_file(offer, entry.path, entry.info, below)
+        for (source, relative, names), outcomes in zip(wanted, await trio.to_thread.run_sync(make), strict=True):
+            for name, made in zip(names, outcomes, strict=True):
+                below = join(relative, name)
+                if made == "old":
+                    self._old.add(below)
+                elif isinstance(made, OSError):
+                    shown = printable(join(self._target, below))
+                    path = join(source, name) if relative else source
+                    self._failed(path, below, local_error(made, shown, "create the directory"))
+                    self._lost.add(below)
 
-    async def _list(self, path: bytes) -> list[FileInfo]:
-        # A directory that is not listed is all that is in it: one lost session is not worth that.
-        try:
-            return await self._list_once(path)
-        except TimedOut:
-            raise
-        except NetworkError:
-            return await self._list_once(path)
+    async def _make_links(self, group: Sequence[Portion], place_here: bytes) -> None:
+        with_links = [(portion, join(place_here, portion.relative)) for portion in group if portion.links]
+        if not with_links:
+            return
 
-    async def _list_once(self, path: bytes) -> list[FileInfo]:
-        async with self._pool.session() as session:
-            return await session.listdir(path)
+        def make() -> list[list[OSError | None]]:
+            times = self._options.preserve
+            return [make_links(self._tree, relative, portion.links, times=times) for portion, relative in with_links]
 
-    async def _make_directory(self, path: bytes, info: FileInfo, relative: bytes) -> bool:
-        def make() -> None:
-            with self._tree.directory(relative):
-                pass
+        outcomes: list[list[OSError | None]] = [[None] * len(portion.links) for portion, _ in with_links]
+        if not self._options.dry_run:
+            outcomes = await trio.to_thread.run_sync(make)
+        for (portion, relative), errors in zip(with_links, outcomes, strict=True):
+            for link, error in zip(portion.links, errors, strict=True):
+                source, target = join(portion.directory, link.name), join(relative, link.name)
+                self._state.files_found += 1
+                if error is not None:
+                    self._failed(source, target, local_error(error, join(self._target, target), "make the link"))
+                    continue
+                shown = os.fsdecode(join(self._target, target))
+                self._state.record(FileResult(source=self._url.display(source), target=shown))
 
-        try:
-            await trio.to_thread.run_sync(make)
-        except OSError as error:
-            shown = printable(join(self._target, relative))
-            problem = local_error(error, shown, "create the directory")
-            self._state.record(FileResult(source=self._url.display(path), target=shown, error=problem))
-            return False
-        if self._options.preserve:
-            self._directories.append((relative, info))
-        return True
+    async def _offer_files(self, queue: Queue, portion: Portion, relative: bytes) -> None:
+        files = portion.files
+        unchanged = self._options.unchanged
+        if unchanged is not None and (relative in self._old or self._options.dry_run):
+            names = [file.name for file in files]
+            there = await trio.to_thread.run_sync(look_at_files, self._target, relative, names)
+            files = take_changed(files, relative, there, unchanged, self._state)
+        if self._options.byte_range is not None:
+            small, large = list[SmallFile](), files
+        else:
+            small, large = part_by_size(files)
+        for file in large:
+            await self._offer_file(queue, join(portion.directory, file.name), _info(file), join(relative, file.name))
+        for start in range(0, len(small), MOST_FILES):
+            batch = Batch(
+                portion.directory,
+                join(self._target, relative),
+                small[start : start + MOST_FILES],
+                upload=False,
+                fresh=relative not in self._old,
+                task=lambda file: self._task(
+                    join(portion.directory, file.name), _info(file), join(relative, file.name)
+                ),
+                open_directory=lambda: open_directory(self._tree, relative),
+            )
+            await queue.offer_batch(batch)
 
-    async def _offer_file(self, offer: Offer, path: bytes, info: FileInfo, relative: bytes) -> None:
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _task(self, path: bytes, info: FileInfo, relative: bytes) -> Download:
         byte_range = self._options.byte_range
         in_place = byte_range is not None and byte_range.in_place
-        source = self._url.display(path)
-        target = os.fsdecode(join(self._target, relative))
 
         def open_it() -> Target:
             if relative:
                 return self._tree.open_file(relative, in_place=in_place)
             return open_target(self._target, in_place=in_place)
 
+        return Download(
+            path,
+            info,
+            self._options,
+            open_it,
+            source=self._url.display(path),
+            target=os.fsdecode(join(self._target, relative)),
+            ranges=self._ranges,
+        )
+
+    async def _offer_file(self, queue: Queue, path: bytes, info: FileInfo, relative: bytes) -> None:
         try:
-            task = Download(path, info, self._options, open_it, source=source, target=target, ranges=self._ranges)
+            task = self._task(path, info, relative)
         except UFTPError as error:
-            self._state.record(FileResult(source=source, target=target, error=error))
+            self._failed(path, relative, error)
             return
         if not relative and await trio.to_thread.run_sync(_is_special, self._target):
-            task.small = False
             task.special = True
             task.splittable = task.splittable and await trio.to_thread.run_sync(_is_null, self._target)
-        await offer(task)
+        await queue.offer(task)
+
+    def _failed(self, path: bytes, relative: bytes, error: UFTPError) -> None:
+        target = os.fsdecode(join(self._target, relative))
+        self._state.record(FileResult(source=self._url.display(path), target=target, error=error))
 
     def set_directory_facts(self) -> None:
         """Give directories their times and modes: the deepest first, as each write changes its parent's time."""
-        for relative, info in reversed(self._directories):
-            permissions = None if info.permissions is None else info.permissions & 0o777
-            try:
-                self._tree.set_facts(relative, mtime_ns=info.mtime_ns, permissions=permissions)
-            except OSError as error:
-                shown = printable(join(self._target, relative))
-                self._state.on_note(str(local_error(error, shown, "set time and mode")))
+        while facts := self._facts.take(_FACTS_AT_ONCE):
+            for relative, mtime_ns, permissions in facts:
+                if self._options.dry_run or self._lost.holds(relative):
+                    continue
+                try:
+                    set_facts(self._tree, relative, mtime_ns, permissions)
+                except OSError as error:
+                    shown = printable(join(self._target, relative))
+                    self._state.on_note(str(local_error(error, shown, "set time and mode")))
+
+
+def _info(file: SmallFile) -> FileInfo:
+    mode = None if file.permissions is None else stat.S_IFREG | file.permissions
+    return FileInfo(name=file.name, size=file.size, mtime_ns=file.mtime_ns or 0, mode=mode)
 
 
 def _is_special(path: bytes) -> bool:

@@ -5,60 +5,32 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Final
 
 import trio
 
 from uftp.client.dialect import Dialect
 from uftp.client.url import RemoteUrl
 from uftp.client.wording import printable
-from uftp.errors import NotFound, Refused, UFTPError, UsageError
+from uftp.errors import LocalFileError, Refused, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
-from uftp.protocol.names import is_part_name
-from uftp.transfer.batch import Queue
+from uftp.transfer.batch import MOST_FILES, Batch, Queue, SmallFile
+from uftp.transfer.comparing import list_files, take_changed
+from uftp.transfer.directory_facts import KeptFacts
 from uftp.transfer.local import local_error
-from uftp.transfer.options import CopyOptions
+from uftp.transfer.local_walk import LocalWalk
+from uftp.transfer.look_ahead import LookAhead
+from uftp.transfer.options import CopyOptions, FileFacts
 from uftp.transfer.plan import Placement, Root, join, place
 from uftp.transfer.pool import SessionPool
+from uftp.transfer.rehearsal import Rehearsal
+from uftp.transfer.remote_directories import RemoteDirectories
 from uftp.transfer.results import CopyState, FileResult
-from uftp.transfer.task import FileTask
 from uftp.transfer.upload import STANDARD_INPUT_NAME, Upload
+from uftp.transfer.walk import LostDirectories, Portion, Selection, part_by_size
 
-Offer = Callable[[FileTask], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    path: bytes
-    name: bytes
-    is_dir: bool
-    key: tuple[int, int]
-    mtime_ns: int
-    permissions: int
-    size: int | None = None
-    error: OSError | None = None
-
-
-def _scan(path: bytes) -> list[_Found]:
-    """What is in a local directory, in order, links followed."""
-    found = []
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if is_part_name(entry.name):
-                continue
-            try:
-                info = entry.stat()
-            except OSError as error:
-                found.append(_Found(entry.path, entry.name, False, (0, 0), 0, 0, error=error))
-                continue
-            kind = stat.S_ISDIR(info.st_mode)
-            trouble = None if kind or stat.S_ISREG(info.st_mode) else OSError(22, "not a file or directory")
-            key = (info.st_dev, info.st_ino)
-            permissions = stat.S_IMODE(info.st_mode) & 0o777
-            size = None if kind else info.st_size
-            found.append(_Found(entry.path, entry.name, kind, key, info.st_mtime_ns, permissions, size, trouble))
-    return sorted(found, key=lambda one: one.name)
+_FACTS_AT_ONCE: Final = 4096
 
 
 def find_roots(sources: Sequence[bytes], options: CopyOptions, state: CopyState) -> list[Root]:
@@ -94,7 +66,7 @@ def find_roots(sources: Sequence[bytes], options: CopyOptions, state: CopyState)
 
 
 class UploadPlan:
-    """Offers a task for each file, directories made on the way.
+    """Offers what is to be brought, directories made on the way, some hundreds of them in each round trip.
 
     Args:
         pool, state, options: of the copy.
@@ -135,93 +107,205 @@ class UploadPlan:
         )
         if self._placement.into_directory and any(root.path == STANDARD_INPUT_NAME for root in roots):
             raise UsageError(f"{url.display()}: is a directory; give standard input a file name there")
-        self._directories: list[tuple[bytes, _Found]] = []
+        self._remote = RemoteDirectories(pool, retries=options.retries)
+        self._facts = KeptFacts()
+        self._selection = Selection(options.filters)
+        self._old: set[bytes] = set()  # directories, below the target, that were there before
+        self._lost = LostDirectories()
+        self._listed: dict[bytes, dict[bytes, FileFacts]] = {}
 
     async def __call__(self, queue: Queue) -> None:
-        offer = queue.offer
-        fresh = False
-        if self._placement.into_directory and self._info is None and self._url.path:
-            async with self._pool.session() as session:
-                await session.mkdir(self._url.path.rstrip(b"/"))
-            fresh = True
-        for item in self._placement.items:
-            if item.root.is_dir:
-                await self._offer_tree(offer, item.root.path, item.relative, fresh)
-            else:
-                await self._offer_file(offer, item.root.path, item.relative, self._info if not item.relative else None)
+        async with LookAhead.before(Rehearsal(self._state) if self._options.dry_run else queue) as ahead:
+            await self._make_target()
+            for item in self._placement.items:
+                if item.root.is_dir:
+                    await self._offer_tree(ahead, item.root.path, item.relative)
+                elif self._is_taken(item.root):
+                    info = self._info if not item.relative else None
+                    await self._offer_file(ahead, item.root.path, item.relative, info)
+        for name in sorted(self._selection.missing):
+            path = join(self._placement.items[0].root.path, name)
+            self._failed(path, b"", LocalFileError(f"{printable(path)}: is in the list of names, but not there"))
 
-    async def _offer_tree(self, offer: Offer, top: bytes, relative: bytes, fresh: bool) -> None:
-        info = await trio.to_thread.run_sync(os.stat, top)
-        root = _Found(top, b"", True, (info.st_dev, info.st_ino), info.st_mtime_ns, stat.S_IMODE(info.st_mode) & 0o777)
-        # Entries still to visit, with what is known of the way to them; the deepest last.
-        waiting: list[tuple[_Found, bytes, bool, frozenset[tuple[int, int]]]] = [(root, relative, fresh, frozenset())]
-        while waiting:
-            found, place_there, parent_is_fresh, above = waiting.pop()
-            if found.error is not None:
-                self._failed(found.path, place_there, local_error(found.error, found.path, "copy it"))
-            elif not found.is_dir:
-                await self._offer_file(offer, found.path, place_there, None, found.size)
-            elif found.key in above:
-                error = UsageError(f"{printable(found.path)}: a link leads back up; left out")
-                self._failed(found.path, place_there, error)
-            else:
-                is_fresh = await self._make_directory(found, place_there, parent_is_fresh)
-                if is_fresh is None:
-                    continue
-                try:
-                    entries = await trio.to_thread.run_sync(_scan, found.path)
-                except OSError as problem:
-                    self._failed(found.path, place_there, local_error(problem, found.path, "list it"))
-                    continue
-                inside = above | {found.key}
-                waiting += [(entry, join(place_there, entry.name), is_fresh, inside) for entry in reversed(entries)]
+    async def _make_target(self) -> None:
+        """The directory that everything goes into, if it is not there; its parent has to be."""
+        if self._info is not None:
+            self._old.add(b"")
+            return
+        if self._options.dry_run or not self._placement.into_directory or not self._url.path:
+            return
+        (made,) = await self._remote.make([(self._url.path.rstrip(b"/"), True)])
+        if isinstance(made, UFTPError):
+            raise made
 
-    async def _make_directory(self, found: _Found, relative: bytes, parent_is_fresh: bool) -> bool | None:
-        """Whether it was made just now; None if it is not there."""
-        if self._options.preserve:
-            self._directories.append((relative, found))
-        if not relative:
-            return parent_is_fresh  # the target itself, made or found already
-        path = join(self._url.path, relative)
+    def _is_taken(self, root: Root) -> bool:
+        """Whether the filters take a file the user has named."""
+        filters = self._options.filters
+        if filters.takes_all or root.path == STANDARD_INPUT_NAME:
+            return True
         try:
-            async with self._pool.session() as session:
-                try:
-                    await session.mkdir(path)
-                except (Refused, NotFound):
-                    info = None if parent_is_fresh else await session.stat_or_none(path)
-                    if info is None or not info.is_dir:
-                        raise
-                    return False
-        except UFTPError as error:
-            self._failed(found.path, relative, error)
-            return None
-        return True
+            info = os.stat(root.path)
+        except OSError:
+            return True  # it fails by its name
+        self._selection.met(root.name)
+        return filters.takes_file(root.name, info.st_size, info.st_mtime_ns)
+
+    # -- trees ------------------------------------------------------------------------------------------------------
+
+    async def _offer_tree(self, queue: Queue, top: bytes, place_there: bytes) -> None:
+        def lost(relative: bytes) -> bool:
+            return self._lost.holds(join(place_there, relative))
+
+        try:
+            walk = await trio.to_thread.run_sync(
+                lambda: LocalWalk(top, links=self._options.links, selection=self._selection, lost=lost)
+            )
+        except OSError as error:
+            self._failed(top, place_there, local_error(error, top, "list it"))
+            return
+        if self._options.preserve:
+            self._facts.add(place_there, walk.mtime_ns, walk.permissions)
+        if place_there:
+            await self._make([(top, place_there, b"")])
+        try:
+            while group := await trio.to_thread.run_sync(walk.next_group):
+                await self._offer_group(queue, group, place_there)
+        finally:
+            walk.close()
+
+    async def _offer_group(self, queue: Queue, group: Sequence[Portion], place_there: bytes) -> None:
+        group = [portion for portion in group if not self._lost.holds(join(place_there, portion.relative))]
+        wanted = []
+        for portion in group:
+            parent = join(place_there, portion.relative)
+            for found in portion.directories:
+                relative = join(parent, found.name)
+                if self._options.preserve:
+                    self._facts.add(relative, found.mtime_ns, found.permissions)
+                wanted.append((join(portion.directory, found.name), relative, parent))
+        await self._make(wanted)
+        await self._list_targets(group, place_there)
+        for portion in group:
+            relative = join(place_there, portion.relative)
+            if not self._lost.holds(relative):
+                self._report(portion, relative)
+                await self._offer_files(queue, portion, relative)
+        await self._make_links(group, place_there)
+
+    def _report(self, portion: Portion, relative: bytes) -> None:
+        for name, error in portion.failures:
+            self._failed(join(portion.directory, name), join(relative, name), error)
+        for name, why in portion.left_out:
+            self._state.on_note(f"{printable(join(portion.directory, name))}: {why}")
+
+    async def _make(self, wanted: Sequence[tuple[bytes, bytes, bytes]]) -> None:
+        """Make directories, given as (source, place below the target, its parent), in one go."""
+        if self._options.dry_run or not wanted:
+            return
+        asked = [(join(self._url.path, relative), parent in self._old) for _, relative, parent in wanted]
+        # A parent made in the same go may turn out to be old; then so may be what is in it.
+        coming = {relative for _, relative, _ in wanted}
+        asked = [(path, old or parent in coming) for (path, old), (_, _, parent) in zip(asked, wanted, strict=True)]
+        for (source, relative, parent), made in zip(wanted, await self._remote.make(asked), strict=True):
+            if made == "old":
+                self._old.add(relative)
+            elif isinstance(made, UFTPError):
+                if not self._lost.holds(parent):  # else that one has been named
+                    self._failed(source, relative, made)
+                self._lost.add(relative)
+
+    async def _offer_files(self, queue: Queue, portion: Portion, relative: bytes) -> None:
+        files = portion.files
+        if self._options.unchanged is not None and (there := self._listed.get(relative)):
+            files = take_changed(files, relative, there, self._options.unchanged, self._state)
+        if self._options.byte_range is not None:
+            small, large = list[SmallFile](), files
+        else:
+            small, large = part_by_size(files)
+        for file in large:
+            path = join(portion.directory, file.name)
+            await self._offer_file(queue, path, join(relative, file.name), None, file.size)
+        directory = join(self._url.path, relative)
+        for start in range(0, len(small), MOST_FILES):
+            batch = Batch(
+                portion.directory,
+                directory,
+                small[start : start + MOST_FILES],
+                upload=True,
+                fresh=relative not in self._old,
+                task=lambda file: self._task(
+                    join(portion.directory, file.name), join(directory, file.name), None, file.size
+                ),
+            )
+            await queue.offer_batch(batch)
+
+    async def _make_links(self, group: Sequence[Portion], place_there: bytes) -> None:
+        links = [
+            (join(portion.directory, link.name), join(join(place_there, portion.relative), link.name), link.target)
+            for portion in group
+            for link in portion.links
+            if not self._lost.holds(join(place_there, portion.relative))
+        ]
+        if not links:
+            return
+        outcomes: Sequence[UFTPError | None] = [None] * len(links)
+        if not self._options.dry_run:
+            if self._dialect.has_links:
+                outcomes = await self._remote.make_links(
+                    [(join(self._url.path, relative), text) for _, relative, text in links]
+                )
+            else:
+                outcomes = [
+                    Refused(f"{printable(source)}: the server makes no symbolic links") for source, _, _ in links
+                ]
+        for (source, relative, _), error in zip(links, outcomes, strict=True):
+            self._state.files_found += 1
+            target = self._url.display(join(self._url.path, relative))
+            self._state.record(FileResult(source=os.fsdecode(source), target=target, error=error))
+
+    async def _list_targets(self, group: Sequence[Portion], place_there: bytes) -> None:
+        """What is there already, for `CopyOptions.unchanged`; of directories that are not new."""
+        if self._options.unchanged is None:
+            return
+        relatives = {join(place_there, portion.relative) for portion in group if portion.files}
+        if self._options.dry_run:
+            # Nothing was made, so nothing is known; a directory that is not there cannot be listed.
+            wanted = relatives if self._info is not None else set[bytes]()
+        else:
+            wanted = relatives & self._old
+        known = {relative: files for relative, files in self._listed.items() if relative in wanted}
+        self._listed = known | await list_files(
+            self._pool, self._url.path, sorted(wanted - set(known)), retries=self._options.retries
+        )
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _task(self, path: bytes, remote: bytes, info: FileInfo | None, size: int | None) -> Upload:
+        return Upload(
+            path,
+            remote,
+            info,
+            self._options,
+            self._state,
+            source=os.fsdecode(path),
+            target=self._url.display(remote),
+            dialect=self._dialect,
+            size=size,
+        )
 
     async def _offer_file(
-        self, offer: Offer, path: bytes, relative: bytes, info: FileInfo | None, size: int | None = None
+        self, queue: Queue, path: bytes, relative: bytes, info: FileInfo | None, size: int | None = None
     ) -> None:
         remote = join(self._url.path, relative)
-        source, target = os.fsdecode(path), self._url.display(remote)
-
-        def make() -> Upload:
-            return Upload(
-                path,
-                remote,
-                info,
-                self._options,
-                self._state,
-                source=source,
-                target=target,
-                dialect=self._dialect,
-                size=size,
-            )
-
         try:
-            task = make() if size is not None else await trio.to_thread.run_sync(make)
+            if size is not None:
+                task = self._task(path, remote, info, size)
+            else:
+                task = await trio.to_thread.run_sync(self._task, path, remote, info, None)
         except UFTPError as error:
             self._failed(path, relative, error)
             return
-        await offer(task)
+        await queue.offer(task)
 
     def _failed(self, path: bytes, relative: bytes, error: UFTPError) -> None:
         target = self._url.display(join(self._url.path, relative))
@@ -229,10 +313,13 @@ class UploadPlan:
 
     async def set_directory_facts(self) -> None:
         """Give directories their times and modes: the deepest first, as each write changes its parent's time."""
-        for relative, found in reversed(self._directories):
-            path = join(self._url.path, relative) or b"."
-            try:
-                async with self._pool.session() as session:
-                    await session.set_facts(path, mtime_ns=found.mtime_ns, permissions=found.permissions)
-            except UFTPError as error:
+        while facts := self._facts.take(_FACTS_AT_ONCE):
+            if self._options.dry_run:
+                continue
+            wanted = [
+                (join(self._url.path, relative) or b".", mtime_ns, permissions)
+                for relative, mtime_ns, permissions in facts
+                if not self._lost.holds(relative)
+            ]
+            for path, error in await self._remote.set_facts(wanted):
                 self._state.on_note(f"{self._url.display(path)}: time or mode could not be set: {error}")
