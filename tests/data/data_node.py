@@ -46,6 +46,13 @@ class Person:
         return cls(name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
 
 
+class HasSocket(Protocol):
+    """A client of any kind."""
+
+    @property
+    def socket(self) -> socket.socket: ...
+
+
 @dataclass
 class Node:
     """A running data node.
@@ -94,11 +101,11 @@ class Node:
         pids = [int(event["pid"]) for event in self.log("front started")]
         return pids[-1]
 
-    def session_of(self, ftp: RawFtp) -> int:
+    def session_of(self, client: HasSocket) -> int:
         """Process id of the session that serves a connection."""
         if os.geteuid() != 0:
             pytest.skip("the kernel shows open files of protected processes to root only")
-        inode = _server_inode(ftp.socket)
+        inode = _server_inode(client.socket)
         front = self.front()
         for pid in self.children():
             if pid != front and f"socket:[{inode}]" in descriptors(pid).values():

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import uftpd.data.front  # before the user changes: the tests' environment may be readable by root only
+import uftpd.data.relay
 from uftpd.config.data import DataConfig
 from uftpd.config.toml import load
 from uftpd.data import service
@@ -21,6 +22,7 @@ from uftpd.session import syscalls
 
 def main() -> int:
     config_path, uid, gid, ready_fd, ftp_fds, command_fds = sys.argv[1:]
+    "localhost".encode("idna")  # loads what look-ups of addresses need
     if int(uid) != -1:
         os.setgroups([int(gid)])
         os.setresgid(int(gid), int(gid), int(gid))
@@ -53,4 +55,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     assert uftpd.data.front
+    assert uftpd.data.relay
     sys.exit(main())

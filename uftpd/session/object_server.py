@@ -111,13 +111,15 @@ class ObjectServer:
 
     async def serve(self, channel: socket.socket, report: socket.socket) -> None:
         """Serve until there is nothing more to do."""
-        self._expires = trio.current_time() + self._settings.expires
+        began = trio.current_time()
+        self._expires = began + self._settings.expires
         channel.setblocking(False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen_to_front, trio.socket.from_stdlib_socket(report.dup()), nursery)
             nursery.start_soon(self._take_connections, channel, nursery)
             with trio.move_on_at(self._expires + self._settings.longest_seconds):
                 await self._until_done(channel)
+            self._reporter.log("object-server-ended", seconds=round(trio.current_time() - began, 3))
             nursery.cancel_scope.cancel()
 
     async def _until_done(self, channel: socket.socket) -> None:
