@@ -25,12 +25,12 @@ def all_endpoints(services: Services) -> list[Endpoint]:
     """Every resource of the server; of two whose paths match, the first is meant."""
     owners = OwnerResource(services)
     described = [
+        *Delivery(services).endpoints(),  # in front: of all they are asked for most
         *token_endpoints(services.issuer, services.credential),
         *Resources(services).endpoints(),
         *owners.endpoints(),
         *UseResource(services).endpoints(),
         *AdminActions(services).endpoints(),
-        *Delivery(services).endpoints(),
         *PublicHealth(services).endpoints(),
     ]
     # Pages are for people, and no part of what is described to programs.

@@ -16,17 +16,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import hypercorn.protocol
-import hypercorn.trio.run
 import trio
 from hypercorn.config import Config as HttpConfig
-from hypercorn.events import Closed, RawData
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve as serve_http
-from hypercorn.trio.tcp_server import TCPServer
 
-from uftpd.auth.addresses import parse_address
-from uftpd.auth.connections import Connections, TooManyConnections, raise_descriptors
+from uftpd.auth import http_connection
+from uftpd.auth.connections import Connections, raise_descriptors
 from uftpd.auth.edge import HEADERS_OF_ALL
 from uftpd.auth.events import event
 from uftpd.auth.metrics import Metrics
@@ -45,7 +40,6 @@ from uftpd.events import configure
 
 ANY_ADDRESS = ipaddress.ip_address("0.0.0.0")
 BACKLOG = 512
-SEND_BYTES = 64 * 1024  # a peer has `limits.idle_seconds` to take so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +144,7 @@ async def _serve_http(
     *,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
+    http_connection.install()
     await serve_http(
         application,  # type: ignore[arg-type]  # hypercorn's own types for ASGI messages are dicts of its making
         http,
@@ -159,63 +154,8 @@ async def _serve_http(
     )
 
 
-class _OnlyHttp11(H11Protocol):
-    """HTTP/1.1 that stays HTTP/1.1.
-
-    Hypercorn turns to HTTP/2 when a client begins with its preface or asks for an upgrade, whatever was agreed in TLS,
-    and has no setting against it.
-    """
-
-    async def _check_protocol(self, event: object) -> None:
-        pass
-
-
-hypercorn.protocol.H11Protocol = _OnlyHttp11  # type: ignore[attr-defined]
-
-
-class _BoundedConnection(TCPServer):
-    """A connection there is a place for, and whose peer has to take what it asked for.
-
-    Hypercorn lets no time limit and no shutdown end a write: a peer that stops reading would keep its connection, and
-    its place among the requests served at once, for ever.
-    """
-
-    async def run(self) -> None:
-        plain = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
-        assert isinstance(self.config, _HttpConfig)  # noqa: S101 - for the type checker
-        try:
-            peer = parse_address(plain.socket.getpeername()[0])
-            with self.config.connections.place(peer or ANY_ADDRESS):
-                await super().run()
-        except (OSError, TooManyConnections):
-            await trio.aclose_forcefully(plain)
-
-    async def protocol_send(self, event: object) -> None:
-        if not isinstance(event, RawData):
-            await super().protocol_send(event)  # type: ignore[arg-type]  # whatever hypercorn hands on
-            return
-        async with self.send_lock:
-            data = memoryview(event.data)
-            try:
-                while data:  # piece by piece, so that a large reply has no less time than a small one
-                    # Shielded: half a record of TLS would spoil the connection, and the request may go on without it.
-                    with trio.fail_after(self.config.keep_alive_timeout, shield=True):
-                        await self.stream.send_all(data[:SEND_BYTES])
-                    data = data[SEND_BYTES:]
-            except trio.TooSlowError:
-                await trio.aclose_forcefully(self.stream)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            else:
-                return
-        await self.protocol.handle(Closed())
-
-
-hypercorn.trio.run.TCPServer = _BoundedConnection  # type: ignore[attr-defined]
-
-
 class _HttpConfig(HttpConfig):
-    """Hypercorn with our sockets, our TLS context and the limits in force."""
+    """Hypercorn with our sockets, our TLS context and the limits in force; its connections are `http_connection`'s."""
 
     def __init__(self, running: InForce, listeners: Sequence[socket.socket], tls: ExchangeableContext | None) -> None:
         super().__init__()
@@ -224,6 +164,7 @@ class _HttpConfig(HttpConfig):
         self._running = running
         self._tls = tls
         self.connections = Connections(lambda: running.config)
+        self.any_address = ANY_ADDRESS
         limits = running.config.limits
         self.backlog = BACKLOG
         self.include_server_header = False

@@ -12,12 +12,12 @@ from typing import Final
 
 import trio
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from uftp.errors import UFTPError
 from uftpd.auth.edge import context_of_scope
 from uftpd.auth.errors import RequestError
-from uftpd.auth.events import logger
+from uftpd.auth.shares.failures import as_request_error, shown
 
 SMALL: Final = 128 * 1024
 
@@ -32,18 +32,28 @@ class End(Enum):
 
 
 class Sink:
-    """Where the parts of a body go.
+    """Where the parts of a body go. With the first one the reply begins.
 
     Attributes:
         sent: bytes that the connection has taken.
+        begun: whether the reply has begun.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, start: Message) -> None:
         self._send = send
+        self._start = start
         self.sent = 0
+        self.begun = False
+
+    async def begin(self) -> None:
+        """Send status and headers, if they are not sent yet."""
+        if not self.begun:
+            self.begun = True
+            await self._send(self._start)
 
     async def put(self, data: bytes) -> None:
         """Send a part; returns when the connection has taken it."""
+        await self.begin()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self.sent += len(data)
 
@@ -76,36 +86,44 @@ class Streamed(Response):
         """Send it."""
         context = context_of_scope(scope)
         context.becomes_transfer()
-        sink = Sink(send)
+        start: Message = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        sink = Sink(send, start)
         end = End.STOPPED
+        failure: Exception | None = None
+        left = False
+
+        async def watch() -> None:
+            nonlocal left
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            left = True
+            nursery.cancel_scope.cancel()
+
         try:
-            left = False
-
-            async def watch() -> None:
-                nonlocal left
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                left = True
-                nursery.cancel_scope.cancel()
-
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch)
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 try:
                     await self._produce(sink)
                     end = End.WHOLE
                 except Exception as error:
+                    failure = error
                     end = End.FAILED
-                    context.facts["reason"] = str(error)
-                    if not isinstance(error, (UFTPError, RequestError)):
-                        logger.exception("delivery failed", extra={"facts": {"id": context.request_id}})
                 nursery.cancel_scope.cancel()
             if end is End.STOPPED and left:
                 end = End.CLIENT_LEFT
             if end is End.WHOLE:
+                await sink.begin()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             context.outcome = end.value
             context.facts["bytes"] = sink.sent
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 15):
                 await self._finished(end, sink.sent)
+        if failure is None:
+            return
+        if isinstance(failure, UFTPError):
+            context.facts["reason"] = shown(failure)
+            failure = as_request_error(failure)
+        if not sink.begun or not isinstance(failure, RequestError):
+            raise failure  # an error reply as any other; or one for the log
+        context.facts.setdefault("reason", shown(failure))
