@@ -116,7 +116,13 @@ async def ftp_lines(reply: httpx2.Response, *commands: str) -> list[str]:
 
 @asynccontextmanager
 async def sharing_site(
-    start_auth: StartAuth, node: Node, *, shares: str = "", mapping: dict[str, Any] | None = None, extra: str = ""
+    start_auth: StartAuth,
+    node: Node,
+    *,
+    shares: str = "",
+    mapping: dict[str, Any] | None = None,
+    extra: str = "",
+    **more: Any,
 ) -> AsyncIterator[SharingSite]:
     """An auth server in front of the node.
 
@@ -126,6 +132,7 @@ async def sharing_site(
         shares: lines of the table `[shares]`.
         mapping: further entries of the map file, or other ones.
         extra: further tables.
+        more: for `start_auth`.
     """
     account = {"role": "user", "xlogin": node.person.name}
     everybody = {DEMO: account, OTHER: {"role": "user"}, THIRD: {"role": "user"}, **(mapping or {})}
@@ -138,5 +145,5 @@ instances = [{{host = "127.0.0.1", command = "127.0.0.1:{node.command[1]}", plai
 {shares or "servers = []"}
 {extra}
 """
-    async with start_auth(extra=text, mapping=everybody) as auth:
+    async with start_auth(extra=text, mapping=everybody, **more) as auth:
         yield SharingSite(auth, node, node.directory())
