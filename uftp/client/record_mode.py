@@ -153,6 +153,11 @@ class RecordConnection:
         self.in_use = False
         self._broken = False
 
+    @property
+    def connection(self) -> socket.socket:
+        """The connection itself, for the threads that work on it."""
+        return self._link.connections[0]
+
     def is_open(self) -> bool:
         """Whether it can be used: the server may have closed its end while nothing moved."""
         if self._broken:

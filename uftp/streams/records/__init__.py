@@ -6,9 +6,10 @@ and runs in threads, each direction in one at a time. Imports ciphers and compre
 
 from uftp.streams.records.hello import say_hello
 from uftp.streams.records.reader import Aborted, NotAuthentic, RecordIncoming, RecordReader
-from uftp.streams.records.writer import SMALL_FILE, RecordOutgoing, RecordWriter
+from uftp.streams.records.writer import LARGEST_FILE, SMALL_FILE, RecordOutgoing, RecordWriter
 
 __all__ = [
+    "LARGEST_FILE",
     "SMALL_FILE",
     "Aborted",
     "NotAuthentic",

@@ -177,6 +177,20 @@ class RecordReader:
             return None
         return payload[:end], facts
 
+    def awaits_file(self, number: int) -> bool:
+        """Whether `take_file` may succeed once more bytes are here."""
+        held = self._end - self._start
+        if held < HEADER_BYTES:
+            return not self.broken and self._decompressor is None
+        word, found = _header.unpack_from(self._window, self._start)
+        size = word ^ END
+        return bool(size <= MAX_CONTENT and held - HEADER_BYTES < size and found == number & 0xFFFF_FFFF)
+
+    @property
+    def room(self) -> int:
+        """Bytes that `top_up` can take."""
+        return len(self._window) - (self._end - self._start)
+
     def _open_file(self, payload: memoryview, additional: bytes) -> memoryview | None:
         assert self._sealer is not None  # noqa: S101 - the caller has looked
         if self._content is None:
@@ -387,6 +401,11 @@ class RecordIncoming:
         self._closing = 0  # bytes of the record at hand behind those, with the trailer
         self._zeros = 0  # of the hole at hand
         self._last = False  # whether the record at hand is the last one
+
+    @property
+    def digest(self) -> bytes:
+        """The BLAKE3 digest of the transfer once `finish` has compared it; empty before, and without."""
+        return (self._expected or b"") if self.verified else b""
 
     @property
     def ended(self) -> bool:

@@ -48,7 +48,8 @@ _GATHER: Final = 256 * 1024  # bytes gathered before they are sent
 _GATHERED_CONTENT: Final = 64 * 1024  # larger contents are sent from where they are, without a copy
 _SENDFILE: Final = 64 * 1024  # from this size on sendfile is cheaper than reading and gathering
 _PIPELINED: Final = 2 * MAX_CONTENT  # from this size on records are compressed side by side
-SMALL_FILE: Final = _SENDFILE  # bytes of a file above those that `RecordWriter.put_file` takes
+SMALL_FILE: Final = _SENDFILE  # bytes; below it a file is looked at for no holes, and sent by no sendfile
+LARGEST_FILE: Final = MAX_CONTENT - MAX_FACTS - 64  # bytes that `RecordWriter.put_file` takes
 _header: Final = struct.Struct(">II")
 _facts_length: Final = struct.Struct(">H")
 _ZEROS: Final = bytes(64 * 1024)
@@ -87,6 +88,7 @@ class RecordWriter:
         self._before_waiting = before_waiting
         self._out = memoryview(bytearray(_GATHER + HEADER_BYTES + MAX_FRAME + TAG_BYTES))
         self._filled = 0
+        self._gone = 0  # of what is gathered, by `send_some`
         self._meter = Meter()
         self._paced = 0
         self._current: RecordOutgoing | None = None
@@ -111,7 +113,7 @@ class RecordWriter:
     @property
     def said(self) -> int:
         """Bytes sent or gathered so far: once `sent` has come here, all that is said by now is with the kernel."""
-        return self.sent + self._filled
+        return self.sent + self._filled - self._gone
 
     def put_file(self, number: int, binding: bytes, source: int, size: int, facts: bytes) -> bool:
         """Gather a whole transfer of a small file, in one END record: what `begin` and the steps behind it come to.
@@ -121,7 +123,7 @@ class RecordWriter:
         Args:
             number, binding: as for `begin`.
             source: descriptor of the file, read from where it stands.
-            size: bytes that it must give: less than `SMALL_FILE`.
+            size: bytes that it must give: at most `LARGEST_FILE`.
             facts: of the file.
 
         Returns:
@@ -135,21 +137,22 @@ class RecordWriter:
             return False
         if self._paced:
             self._pace(None)
-        out = self._out
-        content = self._filled + HEADER_BYTES
+        plain, content = self._out, self._filled + HEADER_BYTES
         if self._sealer is not None:
-            content += _GATHER + SMALL_FILE + MAX_FACTS  # plain bytes, where nothing is gathered
+            if not self._spare:
+                self._spare.append(memoryview(bytearray(MAX_CONTENT)))
+            plain, content = self._spare[-1], 0
         end = content + size
-        if size and os.readv(source, [out[content:end]]) != size:
+        if size and os.readv(source, [plain[content:end]]) != size:
             return False
         trailer = facts + _facts_length.pack(len(facts)) if self._options.facts else b""
         if self._options.digest:
-            trailer += blake3.blake3(out[content:end]).digest()
+            trailer += blake3.blake3(plain[content:end]).digest()
         trailer_end = end + len(trailer)
-        out[end:trailer_end] = trailer
+        plain[end:trailer_end] = trailer
         if self._sealer is not None:
-            return self._seal(END, out[content:trailer_end], number, binding)
-        _header.pack_into(out, self._filled, END | (trailer_end - content), number & 0xFFFF_FFFF)
+            return self._seal(END, plain[:trailer_end], number, binding)
+        _header.pack_into(plain, self._filled, END | (trailer_end - content), number & 0xFFFF_FFFF)
         self._filled = trailer_end
         return True
 
@@ -162,6 +165,32 @@ class RecordWriter:
         if self._filled < _GATHER:
             return False
         self._send_gathered()
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether enough is gathered for a system call."""
+        return self._filled >= _GATHER
+
+    def send_some(self) -> bool:
+        """Send of what is gathered what the kernel takes, without waiting; whether all of it is sent.
+
+        Until it is, nothing may be put or begun.
+
+        Raises:
+            StreamError: the connection, see `uftp.streams.pump`.
+        """
+        while self._gone < self._filled:
+            try:
+                count = self._connection.send(self._out[self._gone : self._filled], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                self.broken = True
+                raise translate(error, self._meter) from error
+            self._gone += count
+            self.sent += count
+        self._gone = self._filled = 0
         return True
 
     def flush(self) -> None:
@@ -308,6 +337,9 @@ class RecordOutgoing:
 
     After an error of `from_...` call `abort`: the connection then is fit for the next transfer, unless the writer says
     that it is broken.
+
+    Attributes:
+        digest: BLAKE3 of the transfer once it has ended; empty before, and without.
     """
 
     def __init__(self, writer: RecordWriter, number: int, binding: bytes, *, facts: bool) -> None:
@@ -321,6 +353,7 @@ class RecordOutgoing:
         self._held_size = 0
         self._compressing: deque[tuple[Future[bytes | None], memoryview, int]] = deque()
         self._over = False
+        self.digest = b""
 
     # -- Outgoing ---------------------------------------------------------------------------------------------------
 
@@ -354,6 +387,7 @@ class RecordOutgoing:
         """See `Outgoing`. The END record is gathered with what follows: `RecordWriter.flush` sends it."""
         self._collect(0)
         digest = None if self._digest is None else self._digest.digest()
+        self.digest = digest or b""
         trailer = pack_trailer(facts if self._carries_facts else None, digest)
         size = self._held_size
         if self._held is None:
