@@ -114,12 +114,41 @@ def test_sync_where_the_server_cannot(there: Place, tmp_path: Path) -> None:
     assert line["method"] == "delta" or "store it" in line["reason"]
 
 
-def test_sync_of_trees_is_refused_and_says_what_to_do(there: Place, tmp_path: Path) -> None:
-    for arguments in ((str(tmp_path), there.url), (there.url, str(tmp_path))):
-        done = there("sync", *arguments)
-        assert done.code == 2
-        assert "cp -r" in done.error_lines[0]
-        assert len(done.error_lines) == 1
+def test_sync_of_trees(there: Place, tmp_path: Path) -> None:
+    source, target = tmp_path / "tree", there.directory / "tree"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "f").write_bytes(b"1")
+    (source / "g.tmp").write_bytes(b"2")
+    done = there("sync", "--exclude", "*.tmp", "--dry-run", source, there.url + "/tree")
+    assert done.code == 0, done.err
+    assert [line.split()[0] for line in done.lines] == ["mkdir", "copy"]
+    assert done.err == "1 file to copy (1 B), 0 to delete, 0 unchanged, 0 with errors; nothing was changed\n"
+    assert not target.exists()
+    done = there("sync", "--exclude", "*.tmp", source, there.url + "/tree")
+    assert (done.code, done.out) == (0, b""), done.err
+    assert done.err.startswith("1 file, 1 B in ")
+    assert files(target) == {"sub/f": b"1"}
+    (source / "sub" / "f").unlink()
+    done = there("sync", "--delete", "--json", source, there.url + "/tree")
+    assert done.code == 0, done.err
+    assert done.err == ""
+    kinds = [(record["type"], record.get("ok"), record.get("dry_run")) for record in done.records]
+    assert kinds == [("file", True, None), ("delete", True, None), ("summary", None, None)]
+    assert done.records[1]["target"] == there.url + "/tree/sub/f"
+    assert {name: done.records[-1][name] for name in ("files", "deleted", "failed")} == {
+        "files": 1,
+        "deleted": 1,
+        "failed": 0,
+    }
+    assert files(target) == {"g.tmp": b"2"}
+    there.file("tree/extra", b"").chmod(0o600)
+    done = there("sync", "-q", there.url + "/tree", tmp_path / "back")
+    assert (done.code, done.out, done.err) == (0, b"", "")
+    assert files(tmp_path / "back") == {"g.tmp": b"2", "extra": b""}
+    done = there("sync", "--delete", tmp_path / "nothing", there.url + "/tree")
+    assert done.code == 7
+    assert len(done.error_lines) == 1
+    assert files(target) == files(tmp_path / "back")
 
 
 def test_an_interrupted_sync_leaves_the_old_file(there: Place, tmp_path: Path) -> None:

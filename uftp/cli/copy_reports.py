@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from uftp.cli.output import human_size, print_json, print_name
+from uftp.cli.output import human_size, print_json
 from uftp.cli.runner import one_line, print_error
 from uftp.cli.settings import Settings
+from uftp.client.wording import printable
 
 if TYPE_CHECKING:
     from uftp.transfer.results import CopyState, CopySummary, FileResult
@@ -56,7 +57,7 @@ class Reports:
             return
         elif self._dry_run:
             if not self._settings.quiet:
-                print_name(_action(result))
+                click.echo(printable(_action(result)))
         elif self._settings.verbose or self._each_rate:
             rate = human_size(result.bytes / result.seconds) if result.seconds else "-"
             measured = f" [{result.bytes} bytes] [{rate}/s]" if result.action == "copy" else ""
@@ -114,6 +115,11 @@ def _action(result: FileResult) -> str:
 
 def describe(summary: CopySummary, *, dry_run: bool = False) -> str:
     """The summary in a line."""
+    if dry_run:
+        return (
+            f"{_count(summary.files, 'file', 'files')} to copy ({human_size(summary.bytes)}), {summary.deleted} to "
+            f"delete, {summary.unchanged} unchanged, {summary.failed} with errors; nothing was changed"
+        )
     parts = [_count(summary.files, "file", "files")]
     if summary.unchanged:
         parts.append(f"{summary.unchanged} unchanged")
@@ -121,8 +127,6 @@ def describe(summary: CopySummary, *, dry_run: bool = False) -> str:
         parts.append(f"{summary.deleted} deleted")
     if summary.failed:
         parts.append(f"{summary.failed} failed")
-    if dry_run:
-        return f"would copy {', '.join(parts)}, {human_size(summary.bytes)}; nothing was changed"
     rate = human_size(summary.bytes / summary.seconds) if summary.seconds else "-"
     return f"{', '.join(parts)}, {human_size(summary.bytes)} in {summary.seconds:.1f} s ({rate}/s)"
 

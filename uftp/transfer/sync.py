@@ -25,12 +25,13 @@ from uftp.protocol.facts import FileInfo
 from uftp.streams import Cancelled, Meter, PartFile, hash_file
 from uftp.transfer.copy import Access, copy_files
 from uftp.transfer.local import local_error
+from uftp.transfer.options import CopyOptions
 from uftp.transfer.plan import join
 from uftp.transfer.results import CopyState
 
-_TRUSTED: Final = ("BLAKE3", "SHA-256", "SHA-512", "SHA-1", "MD5")  # the first a server has
+TRUSTED: Final = ("BLAKE3", "SHA-256", "SHA-512", "SHA-1", "MD5")  # the first a server has
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_TREES: Final = "sync makes one file equal to another; copy trees with cp -r"
+_TREES: Final = "one of them is a file, and the other one is not"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ class _Whole(Exception):
 
 
 async def sync_file(
-    source: str, target: str, *, access: Access | None = None, state: CopyState | None = None
+    source: str, target: str, *, access: Access | None = None, state: CopyState | None = None, preserve: bool = False
 ) -> SyncSummary:
     """Make `target` equal to `source`; one of them is a file here, the other one on a server.
 
@@ -85,6 +86,7 @@ async def sync_file(
         target: the other kind; a directory means the file of the source's name in it.
         access: credentials and connections.
         state: totals to watch while it runs.
+        preserve: give the target time and permission bits of the source.
 
     Raises:
         UFTPError: it did not work. A target here is then as it was; one on a server may be what the exchange made of
@@ -97,19 +99,24 @@ async def sync_file(
     url = parse_url(source if is_url(source) else target)
     if url.pattern is not None:
         raise UsageError(f"{url.display()}: sync takes no wildcards; it makes one file equal to another")
-    job = _Sync(access, state, url)
+    job = _Sync(access, state, url, preserve=preserve)
     if is_url(source):
         return await job.download(os.fsencode(target))
     return await job.upload(os.fsencode(source))
 
 
 class _Sync:
-    def __init__(self, access: Access, state: CopyState, url: RemoteUrl) -> None:
+    def __init__(self, access: Access, state: CopyState, url: RemoteUrl, *, preserve: bool) -> None:
         # The exchange is for plain connections in stream mode only; copies go as they always do.
         self._access = access
         self._plain = replace(access, session=replace(access.session, mode="stream"))
         self._state = state
         self._url = url
+        self._layers = ""
+        if access.session.encrypt or access.session.compress:
+            self._layers = "the exchange of a sync is neither encrypted nor compressed"
+        self._preserve = preserve
+        self._counted: int | None = None
         self._began = time.monotonic()
 
     # -- from here to the server ----------------------------------------------------------------------------------
@@ -120,6 +127,8 @@ class _Sync:
             raise UsageError("-: sync needs a file; standard input can be copied with cp")
         source, size = _open_source(local)
         try:
+            if self._layers:
+                return await self._copy(os.fsdecode(local), self._url.display(), self._layers)
             url = self._url
             directory = directory_around(url)
             try:
@@ -156,6 +165,8 @@ class _Sync:
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise TransferFailed(f"{printable(local)}: the file changed while it was synced; sync it again")
         algorithm = await self._compare(session, url.path, source, size)
+        if self._preserve:
+            await self._set_facts(session, url.path, after)
         return self._summary(os.fsdecode(local), url.display(), size, result.literal, algorithm)
 
     # -- from the server to here ----------------------------------------------------------------------------------
@@ -167,6 +178,8 @@ class _Sync:
         url = self._url
         name = url.path.rstrip(b"/").rpartition(b"/")[2]
         path = await trio.to_thread.run_sync(_local_target, target, name)
+        if self._layers:
+            return await self._copy(url.display(), os.fsdecode(path), self._layers)
         try:
             async with self._plain.connector(url) as connector, await connector.open() as session:
                 self._state.sessions += 1
@@ -192,6 +205,9 @@ class _Sync:
                     raise _Whole(_first_line(error)) from error
                 algorithm = await self._compare(session, url.path, part.fd, result.size)
                 mode = stat.S_IMODE(os.fstat(old).st_mode) & 0o777
+                if self._preserve:
+                    mode = mode if info.permissions is None else info.permissions & 0o777
+                    os.utime(part.fd, ns=(info.mtime_ns, info.mtime_ns))
                 try:
                     await trio.to_thread.run_sync(lambda: part.publish(os.path.basename(path), mode=mode))
                 except OSError as error:
@@ -213,18 +229,23 @@ class _Sync:
     @contextlib.contextmanager
     def _metered(self, size: int) -> Iterator[Meter]:
         meter = Meter()
-        self._state.files_found = 1
-        self._state.bytes_found = size
+        self._count(size)
         self._state.start(meter)
         try:
             yield meter
         finally:
             self._state.stop(meter)
 
+    def _count(self, size: int) -> None:
+        """Add the file to what was found, once."""
+        before, self._counted = self._counted, size
+        self._state.files_found += 1 if before is None else 0
+        self._state.bytes_found += size - (before or 0)
+
     async def _compare(self, session: FTPSession, path: bytes, fd: int, size: int) -> str:
         """Compare by digest, both computed at once; its name."""
         known = session.dialect.features.hash_algorithms
-        algorithm = next((name for name in _TRUSTED if name in known), None)
+        algorithm = next((name for name in TRUSTED if name in known), None)
         if algorithm is None or not session.usable:
             raise _Whole("the result could not be compared")
         meter = Meter()
@@ -259,8 +280,26 @@ class _Sync:
             raise _Whole("what the sync made was not equal to the original")
         return algorithm
 
+    async def _set_facts(self, session: FTPSession, path: bytes, info: os.stat_result) -> None:
+        try:
+            permissions = stat.S_IMODE(info.st_mode) & 0o777
+            await session.set_facts(path, mtime_ns=info.st_mtime_ns, permissions=permissions)
+        except (Refused, NotFound) as error:
+            self._state.on_note(f"{self._url.display(path)}: time or mode could not be set: {error}")
+
     async def _copy(self, source: str, target: str, reason: str) -> SyncSummary:
-        summary = await copy_files([source], target, access=self._access, state=self._state)
+        options = CopyOptions(preserve=self._preserve)
+        state = self._state
+        if self._preserve:  # one of many files: what fails is told by the error, and counted by the caller
+            state = CopyState(on_note=state.on_note, on_session=state.on_session)
+            self._count(0)
+        elif self._counted is not None:
+            state.files_found -= 1
+            state.bytes_found -= self._counted
+        summary = await copy_files([source], target, access=self._access, options=options, state=state)
+        if self._preserve:
+            self._count(summary.bytes)
+            self._state.bytes_done += summary.bytes
         summary.raise_for_failures()
         return SyncSummary(
             source=source,
