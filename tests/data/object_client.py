@@ -61,7 +61,7 @@ class RawHttp:
         self.path = parts.path
         plain = socket.create_connection((parts.hostname, parts.port), TIMEOUT)
         self.socket = tls.wrap_socket(plain, server_hostname=parts.hostname) if tls else plain
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +88,7 @@ class RawHttp:
                 assert not self._buffer, self._buffer
                 return b""
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        return head
+        return bytes(head)
 
     def answer(self, *, has_body: bool = True) -> Answer:
         """The next answer, whole."""
@@ -96,16 +96,21 @@ class RawHttp:
         assert head, "the connection was closed"
         answer = Answer(head, b"")
         length = int(answer.headers.get("content-length", "0")) if has_body and answer.status != 304 else 0
+        answer.body = self.rest_of(length)
+        return answer
+
+    def rest_of(self, length: int) -> bytes:
+        """So many bytes of a body whose head has been read."""
         while len(self._buffer) < length:
             assert self._receive(), f"the answer ended after {len(self._buffer)} bytes of {length}"
-        answer.body, self._buffer = self._buffer[:length], self._buffer[length:]
-        return answer
+        body, self._buffer = bytes(self._buffer[:length]), self._buffer[length:]
+        return body
 
     def rest(self) -> bytes:
         """Everything until the server closes, however it does."""
         while self._receive():
             pass
-        rest, self._buffer = self._buffer, b""
+        rest, self._buffer = bytes(self._buffer), bytearray()
         return rest
 
     def is_closed(self) -> bool:

@@ -136,6 +136,8 @@ class Relay:
     ) -> None:
         self._objects = config.objects
         self._limits = config.limits
+        # The object server, which has a limit of its own, shall be the one that says so in the log.
+        self._stall_seconds = 1.25 * config.objects.stall_seconds + 1
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._accepting: set[int] = set()
         self._channel = channel
@@ -290,7 +292,7 @@ class Relay:
                 if not joint.out:
                     joint.deadline = float("inf")  # it waits for the object server, which has limits of its own
                 elif moved or joint.deadline == float("inf"):
-                    joint.deadline = time.monotonic() + self._objects.stall_seconds
+                    joint.deadline = time.monotonic() + self._stall_seconds
         if joint.out_ended and not joint.out and not joint.lingers:
             joint.lingers = True
             joint.deadline = time.monotonic() + _LINGER_SECONDS

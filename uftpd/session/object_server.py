@@ -37,7 +37,9 @@ from uftpd.session.object_sending import Broken, Sender
 from uftpd.session.paths import FileTree
 from uftpd.session.privileges import LoginRefused, UserPolicy, become, look_up
 
-_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG})
+_NOT_THERE: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
+)
 
 
 async def run(channel: socket.socket, report: socket.socket, user: str, policy: UserPolicy) -> None:
