@@ -10,8 +10,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, cast
 
@@ -23,9 +26,11 @@ from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 
+from uftp.errors import NetworkError
 from uftpd.auth.addresses import parse_address
 from uftpd.auth.connections import Connections, TooManyConnections
 
+OUTGOING: Final = "uftpd.outgoing"  # where the state of a scope has its `OutgoingBytes`
 SEND_BYTES: Final = 64 * 1024  # a peer has `limits.idle_seconds` to take so much
 _JOINED_BYTES: Final = 128 * 1024  # a body up to this size goes with its head
 
@@ -47,6 +52,12 @@ class _OnlyHttp11(H11Protocol):
     """
 
     _head = b""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        connection = getattr(self.send, "__self__", None)
+        if isinstance(connection, BoundedConnection):
+            self.connection_state[OUTGOING] = connection.outgoing
 
     async def _check_protocol(self, event: object) -> None:
         pass
@@ -120,6 +131,42 @@ class _IdleTimer:
                 await self._connection.close_from_here()
 
 
+class OutgoingBytes:
+    """What of a reply is still on its way, as the kernel knows it.
+
+    Args:
+        connection: the socket.
+        seconds: longest time in which the peer may take nothing.
+    """
+
+    def __init__(self, connection: trio.socket.SocketType, seconds: Callable[[], float]) -> None:
+        self._connection = connection
+        self._seconds = seconds
+
+    def waiting(self) -> int:
+        """Bytes that the peer's system has not confirmed."""
+        try:
+            found = fcntl.ioctl(self._connection.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return 1  # closed: nobody knows
+        return int.from_bytes(found, sys.byteorder)
+
+    async def wait_taken(self) -> None:
+        """Wait until there are none.
+
+        Raises:
+            NetworkError: the peer takes nothing more.
+        """
+        pause, before, since = 0.001, -1, trio.current_time()
+        while left := self.waiting():
+            if left != before:
+                before, since = left, trio.current_time()
+            elif trio.current_time() > since + self._seconds():
+                raise NetworkError("the client took nothing more")
+            await trio.sleep(pause)
+            pause = min(2 * pause, 0.1)
+
+
 class BoundedConnection(TCPServer):
     """A connection there is a place for, and whose peer has to take what it asked for.
 
@@ -130,6 +177,7 @@ class BoundedConnection(TCPServer):
     async def run(self) -> None:
         plain = self._plain
         self.idle_task = cast("Any", _IdleTimer(self))
+        self.outgoing = OutgoingBytes(plain.socket, lambda: self.config.keep_alive_timeout)
         config = cast("BoundedConfig", self.config)
         try:
             peer = parse_address(plain.socket.getpeername()[0])

@@ -32,13 +32,13 @@ _DEEPEST: Final = 200
 Produce = Callable[[Sink], Awaitable[None]]
 
 
-async def archive_reply(objects: Objects, visit: Visit, kind: str) -> tuple[Produce, dict[str, str]]:
-    """What sends a directory as `zip` or `tar`, and the headers of the reply.
+async def archive_reply(objects: Objects, visit: Visit, info: FileInfo, kind: str) -> tuple[Produce, dict[str, str]]:
+    """What sends a directory as `zip` or `tar`, and the headers of the reply; `info` is of the directory.
 
     Raises:
         RequestError: the directory cannot be listed.
     """
-    entries, complete = await objects.listing(visit)
+    entries, complete = await objects.listing(visit, links=True)
     if not complete:
         raise TooManyEntries
     packer: Packer = ZipPacker() if kind == "zip" else TarPacker()
@@ -49,7 +49,7 @@ async def archive_reply(objects: Objects, visit: Visit, kind: str) -> tuple[Prod
         "Cache-Control": "private, no-store",
         "Vary": "Accept",
     }
-    return _Archive(objects, visit, packer, name, visible_entries(entries)).send, headers
+    return _Archive(objects, visit, info, packer, name, visible_entries(entries)).send, headers
 
 
 class TooManyEntries(TransferFailed):
@@ -60,10 +60,13 @@ class TooManyEntries(TransferFailed):
 
 
 class _Archive:
-    def __init__(self, objects: Objects, visit: Visit, packer: Packer, name: bytes, entries: list[FileInfo]) -> None:
+    def __init__(
+        self, objects: Objects, visit: Visit, info: FileInfo, packer: Packer, name: bytes, entries: list[FileInfo]
+    ) -> None:
         self._objects = objects
         self._visit = visit
         self._packer = packer
+        self._top = info
         self._name = name
         self._entries = entries
         self._gathered = bytearray()
@@ -75,7 +78,7 @@ class _Archive:
             UFTPError, RequestError: something of it cannot be sent.
         """
         async with self._objects.reader(self._visit) as reader:
-            self._gathered += self._packer.directory(self._name, 0, 0o755)
+            self._gathered += self._packer.directory(self._name, *_facts(self._top, 0o755))
             # Directories are taken depth first; of each level what is left to do is kept.
             levels: list[tuple[bytes, Iterator[FileInfo]]] = []
             levels.append((b"", await self._pack_files(sink, reader, b"", self._entries)))
@@ -90,7 +93,7 @@ class _Archive:
                     raise TransferFailed("directories are nested too deep for an archive")
                 below = prefix + directory.name + b"/"
                 await self._put(sink, self._packer.directory(self._name + b"/" + below[:-1], *_facts(directory, 0o755)))
-                entries, complete = await self._objects.listing(self._visit, self._path(below[:-1]))
+                entries, complete = await self._objects.listing(self._visit, self._path(below[:-1]), links=True)
                 if not complete:
                     raise TooManyEntries
                 levels.append((below, await self._pack_files(sink, reader, below, visible_entries(entries))))

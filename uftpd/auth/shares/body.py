@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uftp.errors import UFTPError
 from uftpd.auth.edge import context_of_scope
 from uftpd.auth.errors import RequestError
+from uftpd.auth.http_connection import OUTGOING, OutgoingBytes
 from uftpd.auth.shares.failures import as_request_error, shown
 
 SMALL: Final = 128 * 1024
@@ -66,6 +67,7 @@ class Streamed(Response):
         headers: of the reply; without Content-Length it is sent in chunks.
         produce: puts the body into the sink, all of it, or raises.
         finished: told how it ended, and how many bytes the connection took; shielded from cancellation.
+        confirm: whether it counts as delivered only when the client's system has it all.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Streamed(Response):
         headers: Mapping[str, str],
         produce: Callable[[Sink], Awaitable[None]],
         finished: Callable[[End, int], Awaitable[None]],
+        *,
+        confirm: bool = False,
     ) -> None:
         super().__init__(None, status)
         self.raw_headers = [
@@ -81,6 +85,7 @@ class Streamed(Response):
         ]
         self._produce = produce
         self._finished = finished
+        self._confirm = confirm
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -90,12 +95,15 @@ class Streamed(Response):
         sink = Sink(send, start)
         end = End.STOPPED
         failure: Exception | None = None
-        left = False
+        left = complete = False
+        outgoing: OutgoingBytes = scope["state"][OUTGOING]
 
         async def watch() -> None:
-            nonlocal left
+            nonlocal left, end
             while (await receive())["type"] != "http.disconnect":
                 pass
+            if complete and not outgoing.waiting():
+                end = End.WHOLE  # it had all it was to get, and closed before we could say so
             left = True
             nursery.cancel_scope.cancel()
 
@@ -104,6 +112,9 @@ class Streamed(Response):
                 nursery.start_soon(watch)
                 try:
                     await self._produce(sink)
+                    complete = True
+                    if self._confirm:
+                        await outgoing.wait_taken()
                     end = End.WHOLE
                 except Exception as error:
                     failure = error
@@ -111,7 +122,7 @@ class Streamed(Response):
                 nursery.cancel_scope.cancel()
             if end is End.STOPPED and left:
                 end = End.CLIENT_LEFT
-            if end is End.WHOLE:
+            if end is End.WHOLE and not left:
                 await sink.begin()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:

@@ -31,11 +31,12 @@ from uftpd.auth.services import Services
 from uftpd.auth.shares import listing
 from uftpd.auth.shares.archives import archive_reply
 from uftpd.auth.shares.body import End, Sink, Streamed
+from uftpd.auth.shares.direct import Direct
 from uftpd.auth.shares.entrance import Entrance, PasswordNeeded, Visit
 from uftpd.auth.shares.failures import as_request_error
 from uftpd.auth.shares.grants import Claim, Wanted
 from uftpd.auth.shares.lane import SmallFile
-from uftpd.auth.shares.objects import Objects
+from uftpd.auth.shares.objects import SMALL_BYTES, Objects
 from uftpd.auth.shares.pool import Pool
 from uftpd.auth.shares.presentation import FILE_POLICY, disposition, media_type, shows_inline
 from uftpd.auth.shares.representation import Multipart, is_settled, version_of
@@ -53,6 +54,7 @@ class Delivery:
         self._services = services
         self._entrance = Entrance(services)
         self._objects = Objects(Pool(services.config.shares, services.background))
+        self._direct = Direct(services.config.shares)
         self._upload = Upload(services, self._entrance, self._objects)
 
     def endpoints(self) -> list[Endpoint]:
@@ -121,7 +123,7 @@ class Delivery:
         if info.is_dir != visit.share.directory and not visit.parts:
             raise NotFound("What was shared is not there any more")
         if info.is_dir:
-            return await self._directory(request, visit, page=page)
+            return await self._directory(request, visit, info, page=page)
         if listing.kind_of(info) is pages.Kind.OTHER:
             raise NotFound("That is no file")
         if "checksum" in query:
@@ -182,6 +184,13 @@ class Delivery:
         if request.method == "HEAD":
             headers["Content-Length"] = str(there.size)
             return Response(None, 200, headers)
+        if there.size >= SMALL_BYTES:
+            context = context_of(request)
+            sent_on = await self._direct.redirect(visit, there.etag, context.request_id)
+            if sent_on is not None:
+                context.outcome = "delivery sent on to the node"
+                self._services.grants.record_access(visit.share)
+                return sent_on
         parts: Sequence[tuple[int, int]] = decision.ranges or ((0, there.size),)
         multipart: Multipart | None = None
         if decision.status == 206 and len(parts) == 1:
@@ -196,7 +205,11 @@ class Delivery:
         claim = await self._claim(visit, there, parts)
         sending = _Sending(self._objects, visit, parts, multipart, claim)
         return Streamed(
-            decision.status, headers, self._watched(visit, claim, sending.run), self._finisher(visit, claim, sending)
+            decision.status,
+            headers,
+            self._watched(visit, claim, sending.run),
+            self._finisher(visit, claim, sending),
+            confirm=claim.counted,
         )
 
     async def _claim(self, visit: Visit, there: Representation, parts: Sequence[tuple[int, int]]) -> Claim:
@@ -279,14 +292,14 @@ class Delivery:
 
     # -- directories ------------------------------------------------------------------------------------------------
 
-    async def _directory(self, request: Request, visit: Visit, *, page: bool) -> Response:
+    async def _directory(self, request: Request, visit: Visit, info: FileInfo, *, page: bool) -> Response:
         kind = request.query_params.get("format", "")
         if kind in ("zip", "tar"):
-            return await self._archive(request, visit, kind)
+            return await self._archive(request, visit, info, kind)
         if kind not in ("", "json", "html"):
             raise RequestError("format: one of html, json, zip, tar", status=400)
         if request.method == "HEAD":
-            return Response(None, 200, media_type="text/html; charset=utf-8")
+            return _head_of("text/html; charset=utf-8")
         found, complete = await self._objects.listing(visit, limit=_ENTRIES_BYTES)
         entries = listing.visible_entries(found)
         base = self._entrance.base
@@ -312,16 +325,16 @@ class Delivery:
         found = await self._objects.beginning(visit, path, pages.README_BYTES)
         return None if found is None else pages.Readme(os.fsdecode(info.name), found.content, found.whole)
 
-    async def _archive(self, request: Request, visit: Visit, kind: str) -> Response:
+    async def _archive(self, request: Request, visit: Visit, info: FileInfo, kind: str) -> Response:
         if request.method == "HEAD":
-            return Response(None, 200, media_type="application/zip" if kind == "zip" else "application/x-tar")
+            return _head_of("application/zip" if kind == "zip" else "application/x-tar")
         claim = await self._services.grants.claim(
             visit.share, visit.holder, Wanted(part=b"/".join(visit.parts).decode("utf-8", "backslashreplace"))
         )
         if not claim.counted:
             self._services.grants.record_access(visit.share)
         try:
-            produce, headers = await archive_reply(self._objects, visit, kind)
+            produce, headers = await archive_reply(self._objects, visit, info, kind)
         except BaseException:
             await claim.release()
             raise
@@ -335,7 +348,7 @@ class Delivery:
             else:
                 await claim.release([(0, sent)] if sent else ())
 
-        return Streamed(200, headers, self._watched(visit, claim, produce), finish)
+        return Streamed(200, headers, self._watched(visit, claim, produce), finish, confirm=claim.counted)
 
 
 class _Sending:
@@ -405,6 +418,14 @@ def _wants_json(request: Request) -> bool:
         for item in header.split(",")
     ]
     return "application/json" in kinds
+
+
+def _head_of(kind: str) -> Response:
+    """To HEAD of what has no length before it is made."""
+    reply = Response(None, 200, media_type=kind)
+    del reply.headers["content-length"]
+    reply.headers["Vary"] = "Accept"
+    return reply
 
 
 def _without_body(decision: Decision, there: Representation, headers: dict[str, str]) -> Response:

@@ -125,6 +125,17 @@ def split_address(raw_path: bytes) -> tuple[str, str, tuple[bytes, ...], bool]:
     return server, share_id, tuple(parts), slash
 
 
+def _address_of(request: Request) -> tuple[str, str, tuple[bytes, ...], bool]:
+    """As `split_address`; whoever reads the log shall not be able to use the share."""
+    context = context_of(request)
+    context.facts["path"] = "/rest/access/..."
+    found = split_address(request.scope["raw_path"])
+    server, share_id, parts, slash = found
+    names = "".join(f"/{part.decode('utf-8', 'backslashreplace')}" for part in parts)
+    context.facts["path"] = f"/rest/access/{server[:64]}/{share_id[:8]}...{names}{'/' * slash}"
+    return found
+
+
 def _no_share(share_id: str) -> NotFound:
     shown = share_id if is_share_id(share_id) else ""
     return NotFound(f"No such share: '{shown}', please check your URL")
@@ -154,7 +165,7 @@ class Entrance:
             RequestError: credentials are wrong, or that cannot be found out now.
         """
         context = context_of(request)
-        name, share_id, parts, slash = split_address(request.scope["raw_path"])
+        name, share_id, parts, slash = _address_of(request)
         server = self._services.registry.servers.get(name)
         if server is None or not self._shares.covers(name):
             raise NotFound(f"No such server: '{name[:64]}', please check your URL")
@@ -194,7 +205,7 @@ class Entrance:
 
     async def log_in(self, request: Request) -> Response:
         """The form of the password page: gives the cookie, and leads to where the person wanted to go."""
-        name, share_id, _, _ = split_address(request.scope["raw_path"])
+        name, share_id, _, _ = _address_of(request)
         share = await self._lookups.find(share_id) if is_share_id(share_id) else None
         if share is None or share.server != name or not self._shares.covers(name):
             raise _no_share(share_id)

@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from uftp.client.wording import printable, refusal
-from uftp.errors import NetworkError, PeerBrokeProtocol, TransferFailed, UFTPError
+from uftp.errors import NetworkError, PeerBrokeProtocol, Refused, TransferFailed, UFTPError
 from uftp.protocol import ProtocolError
 from uftp.protocol.facts import FileInfo, parse_facts
 from uftp.protocol.names import pct_decode
@@ -177,20 +177,35 @@ class Lane:
             raise PeerBrokeProtocol(f"{self._session.name}: {printable(str(error))}") from error
         return SmallFile(content, found.mtime_ns if found is not None else 0, len(content) < limit)
 
-    async def listing(self, path: bytes, limit: int = MAX_LISTING_BYTES) -> tuple[bytes, bool]:
+    async def listing(self, path: bytes, limit: int = MAX_LISTING_BYTES, *, links: bool = False) -> tuple[bytes, bool]:
         """The MLSD lines of a directory, and whether that is all of it; `entries_of` reads them.
 
+        Args:
+            path: the directory.
+            limit: bytes to take at most.
+            links: whether symbolic links are listed as such, and not as what they point to.
+
         Raises:
-            NotFound, Refused: the node says no.
+            NotFound, Refused: the node says no, or cannot list links.
             TransferFailed: it could not be read to its end.
             NetworkError, PeerBrokeProtocol: the lane broke.
         """
-        asked = await self._ask(
-            _Asked(b"MLSD " + self._session.wire(path), path, "list it", limit=limit), transfer=True
-        )
+        asked = _Asked(b"MLSD " + self._session.wire(path), path, "list it", limit=limit)
+        if not links:
+            await self._ask(asked, transfer=True)
+        elif not self._session.dialect.has_links:
+            raise Refused(f"{self._session.name}: the node does not tell links from what they point to")
+        else:
+            # Nothing comes between the three, so that nobody else's listing is meant.
+            before, after = (_Asked(b"OPTS MLST LINKS " + word, path, "list it") for word in (b"ON", b"OFF"))
+            await self._ask(asked, transfer=True, before=before, after=after)
+            if before.error is not None:
+                raise before.error
         return bytes(asked.content), not asked.cut
 
-    async def _ask(self, asked: _Asked, *, transfer: bool = False) -> _Asked:
+    async def _ask(
+        self, asked: _Asked, *, transfer: bool = False, before: _Asked | None = None, after: _Asked | None = None
+    ) -> _Asked:
         while self._failure is None and self._unanswered and self._unanswered + asked.cost > _WINDOW_BYTES:
             room = self._room = trio.Event()
             await room.wait()
@@ -199,11 +214,13 @@ class Lane:
         if transfer:
             asked.number = self._channel.count()
             self._transfers.append(asked)
-        self._due.append(asked)
-        self._unanswered += asked.cost
-        if asked.prelude:
-            self._unsent += asked.prelude + b"\r\n"
-        self._unsent += asked.line + b"\r\n"
+        for one in (before, asked, after):
+            if one is not None:
+                self._due.append(one)
+                self._unanswered += one.cost
+                if one.prelude:
+                    self._unsent += one.prelude + b"\r\n"
+                self._unsent += one.line + b"\r\n"
         self._wanted.set()
         self.busy += 1
         try:

@@ -45,6 +45,8 @@ def kind_of(info: FileInfo) -> Kind:
     """What an entry is, as far as the node says."""
     if info.is_dir:
         return Kind.DIRECTORY
+    if info.link is not None:
+        return Kind.OTHER
     if info.mode is not None and stat.S_IFMT(info.mode) not in (0, stat.S_IFREG):
         return Kind.OTHER
     return Kind.FILE

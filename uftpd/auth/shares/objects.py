@@ -130,23 +130,29 @@ class Objects:
             return None
 
     async def listing(
-        self, visit: Visit, path: bytes | None = None, *, limit: int = MAX_LISTING_BYTES
+        self, visit: Visit, path: bytes | None = None, *, limit: int = MAX_LISTING_BYTES, links: bool = False
     ) -> tuple[list[FileInfo], bool]:
         """The entries of a directory, and whether these are all.
 
+        Args:
+            visit: to the share.
+            path: the directory; None for that of the visit.
+            limit: bytes of the listing to read at most.
+            links: whether symbolic links are listed as such, and not as what they point to.
+
         Raises:
-            RequestError: it cannot be listed.
+            RequestError: it cannot be listed, or the node cannot list links.
         """
         found = visit.path if path is None else path
 
         async def by_lane(lane: Lane) -> tuple[list[FileInfo], bool]:
-            text, whole = await lane.listing(found, limit)
+            text, whole = await lane.listing(found, limit, links=links)
             if not whole:
                 text = text[: text.rfind(b"\r\n") + 2]
             return entries_of(text), whole
 
         async def plainly(plain: Plain) -> tuple[list[FileInfo], bool]:
-            return await plain.session.listdir(found), True
+            return await plain.session.listdir(found, links=links), True
 
         return await self._ask(visit, by_lane, plainly)
 
