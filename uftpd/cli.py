@@ -233,6 +233,12 @@ def import_config(auth: Path | None, data: Path | None, into: Path, root: Path |
 @click.option("--auth-port", type=_PORT, default=9000, show_default=True, metavar="N", help="0 picks a free port.")
 @click.option("--ftp-port", type=_PORT, default=64434, show_default=True, metavar="N", help="0 picks a free port.")
 @click.option("--command-port", type=_PORT, default=64435, show_default=True, metavar="N", help="0 picks a free port.")
+@click.option(
+    "--objects-port", type=_PORT, default=0, metavar="N", help="For direct downloads of shares.  [default: a free port]"
+)
+@click.option(
+    "--direct", is_flag=True, help="Shared files are fetched from the data nodes themselves; needs --objects-port open."
+)
 @click.option("--port-range", metavar="LO:HI", help="Ports of data connections.  [default: any]")
 @click.option("--node", "nodes", multiple=True, metavar="NAME", help="A data node; may be repeated.  [default: TEST]")
 @click.option(
@@ -257,6 +263,8 @@ def standalone(
     auth_port: int,
     ftp_port: int,
     command_port: int,
+    objects_port: int,
+    direct: bool,
     port_range: str | None,
     nodes: tuple[str, ...],
     users: tuple[str, ...],
@@ -284,6 +292,8 @@ def standalone(
         auth_port=auth_port,
         ftp_port=ftp_port,
         command_port=command_port,
+        objects_port=objects_port,
+        direct=direct,
         port_range=ports,
         nodes=options.parse_nodes(nodes),
         users=logins,

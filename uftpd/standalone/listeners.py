@@ -23,6 +23,7 @@ class Listeners:
         auth: of the auth server.
         nodes: FTP and command port by name of the node. Command ports are on loopback always: only our own auth server
             needs them.
+        objects: of the nodes' object servers, by name of the node.
     """
 
     def __init__(self, options: StandaloneOptions) -> None:
@@ -33,16 +34,19 @@ class Listeners:
         """
         self.auth = _listen(options.host, options.auth_port, "--auth-port")
         self.nodes: dict[str, tuple[socket.socket, socket.socket]] = {}
+        self.objects: dict[str, socket.socket] = {}
         for number, name in enumerate(options.nodes):
             ftp = _listen(options.host, _further(options.ftp_port, number), "--ftp-port")
             command = _listen(LOOPBACK, _further(options.command_port, number), "--command-port")
             self.nodes[name] = (ftp, command)
+            self.objects[name] = _listen(options.host, _further(options.objects_port, number), "--objects-port")
 
     def all(self) -> Iterator[socket.socket]:
         """Every socket."""
         yield self.auth
         for pair in self.nodes.values():
             yield from pair
+        yield from self.objects.values()
 
     def keep_only(self, *kept: socket.socket) -> None:
         """Close all others; for a process that has no use for them."""

@@ -44,7 +44,9 @@ class StandaloneOptions:
     Attributes:
         state: the state directory.
         host: address to listen on.
-        auth_port, ftp_port, command_port: 0 picks a free one. Further nodes use every second port from there on.
+        auth_port, ftp_port, command_port, objects_port: 0 picks a free one. Further nodes use every second port from
+            there on.
+        direct: shared files are fetched from the data nodes' object servers.
         port_range: of data connections, for all nodes.
         nodes: names of the data nodes.
         users: accounts; empty: one with a random password for each mapped name.
@@ -59,6 +61,8 @@ class StandaloneOptions:
     auth_port: int = DEFAULT_AUTH_PORT
     ftp_port: int = DEFAULT_FTP_PORT
     command_port: int = DEFAULT_COMMAND_PORT
+    objects_port: int = 0
+    direct: bool = False
     port_range: PortRange | None = None
     nodes: tuple[str, ...] = (DEFAULT_NODE,)
     users: tuple[Login, ...] = ()

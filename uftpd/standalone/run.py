@@ -26,7 +26,7 @@ from uftpd.session.syscalls import die_with_parent, drop_capabilities, no_new_pr
 from uftpd.standalone.announce import Example, account_lines, banner, ready_line
 from uftpd.standalone.listeners import Listeners, address
 from uftpd.standalone.options import StandaloneOptions, read_password
-from uftpd.standalone.state import ServiceUser, StateDirectory, find_service_user
+from uftpd.standalone.state import NodeAddresses, ServiceUser, StateDirectory, find_service_user
 from uftpd.standalone.supervisor import Server, Supervisor
 
 
@@ -90,8 +90,12 @@ class _Standalone:
             files = {name: state.password_path(name) for name in passwords}
             self._accounts = account_lines(passwords, files, new=new)
         state.write_accounts(passwords, options.mapping)
-        nodes = {name: (address(ftp), address(command)) for name, (ftp, command) in self._listeners.nodes.items()}
-        state.prepare(options, address(self._listeners.auth), nodes)
+        listeners = self._listeners
+        nodes = {
+            name: NodeAddresses(address(ftp), address(command), address(listeners.objects[name], options.public_host))
+            for name, (ftp, command) in listeners.nodes.items()
+        }
+        state.prepare(options, address(listeners.auth), nodes)
 
     def announce(self) -> None:
         """Say that everything serves, on standard output."""
@@ -118,9 +122,18 @@ class _Standalone:
 
 def _run_node(path: Path, listeners: Listeners, name: str, ready: Callable[[], None]) -> int:
     ftp, command = listeners.nodes[name]
-    listeners.keep_only(ftp, command)
+    objects = listeners.objects[name]
+    listeners.keep_only(ftp, command, objects)
     config = checked_data(load(path, DataConfig), path)
-    return data_service.run(config, config_path=path, ftp_listeners=[ftp], command_listeners=[command], ready=ready)
+    return data_service.run(
+        config,
+        config_path=path,
+        ftp_listeners=[ftp],
+        command_listeners=[command],
+        object_listeners=[],
+        object_tls_listeners=[objects],
+        ready=ready,
+    )
 
 
 def _run_auth(path: Path, listeners: Listeners, service: ServiceUser | None, ready: Callable[[], None]) -> int:

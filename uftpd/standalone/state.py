@@ -47,6 +47,20 @@ class ServiceUser:
     gid: int
 
 
+@dataclass(frozen=True, slots=True)
+class NodeAddresses:
+    """Where a data node is.
+
+    Attributes:
+        ftp, command: what is listened on.
+        objects: where browsers find its object server.
+    """
+
+    ftp: HostPort
+    command: HostPort
+    objects: HostPort
+
+
 def find_service_user(name: str) -> ServiceUser | None:
     """The account; None if we are not root, and nothing is dropped.
 
@@ -211,15 +225,13 @@ class StateDirectory:
 
     # -- servers ------------------------------------------------------------------------------------------------------
 
-    def prepare(
-        self, options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, tuple[HostPort, HostPort]]
-    ) -> None:
+    def prepare(self, options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, NodeAddresses]) -> None:
         """Certificates and configuration files of all servers.
 
         Args:
             options: what was asked for.
             auth: address of the auth server.
-            nodes: FTP address and command port of each data node.
+            nodes: addresses of each data node.
 
         Raises:
             OSError: something cannot be written.
@@ -234,12 +246,12 @@ class StateDirectory:
         pair = authority.ensure(directory, "auth", "uftpd auth", hosts)
         self.write(directory / "ca.pem", ca)
         self.write(directory / "auth.toml", _auth_toml(options, auth, nodes).encode())
-        for name, (ftp, command) in nodes.items():
+        for name, addresses in nodes.items():
             place = self._make(f"nodes/{name}", readable=True)
             authority.ensure(place, "node", f"uftpd data {name}", hosts)
             self.write(place / "ca.pem", ca)
             self.write(place / "acl", f"# auth servers that may use the command port\n{pair.subject}\n".encode())
-            self.write(place / "data.toml", _data_toml(options, ftp, command).encode())
+            self.write(place / "data.toml", _data_toml(options, addresses).encode())
 
     @property
     def auth_config_path(self) -> Path:
@@ -256,14 +268,14 @@ def _dn(name: str) -> str:
     return format_name(Name(tuple((attribute,) for attribute in attributes)))
 
 
-def _auth_toml(options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, tuple[HostPort, HostPort]]) -> str:
+def _auth_toml(options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, NodeAddresses]) -> str:
     tables = "".join(
         f"\n[nodes.{_text(name)}]\n"
         f"description = {_text(f'Data node {name} of a standalone server')}\n"
         f"[[nodes.{_text(name)}.instances]]\n"
         f"host = {_text(options.public_host)}\n"
-        f"command = {_text(str(command))}\n"
-        for name, (_, command) in nodes.items()
+        f"command = {_text(str(addresses.command))}\n"
+        for name, addresses in nodes.items()
     )
     return f"""# Written at every start of uftpd standalone; changes are lost.
 [server]
@@ -287,6 +299,7 @@ path = "store.sqlite"
 [shares]
 servers = []
 allow_write = true
+direct = {"true" if options.direct else "false"}
 client_address = [{", ".join(map(_text, _own_addresses(options.public_host)))}]
 
 [limits]
@@ -306,20 +319,26 @@ def _own_addresses(public_host: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _data_toml(options: StandaloneOptions, ftp: HostPort, command: HostPort) -> str:
+def _data_toml(options: StandaloneOptions, addresses: NodeAddresses) -> str:
     port_range = f"port_range = {_text(str(options.port_range))}\n" if options.port_range else ""
     lowest = _lowest_uid(options.mapping)
     allow = ", ".join(_text(account) for account in sorted(set(options.mapping.values())))
     return f"""# Written at every start of uftpd standalone; changes are lost.
 [ftp]
-listen = [{_text(str(ftp))}]
+listen = [{_text(str(addresses.ftp))}]
 {port_range}
 [command_port]
-listen = {_text(str(command))}
+listen = {_text(str(addresses.command))}
 certificate = "node.pem"
 key = "node.key"
 ca = "ca.pem"
 acl = "acl"
+
+[objects]
+listen_tls = [{_text(str(addresses.objects))}]
+certificate = "node.pem"
+key = "node.key"
+url = {_text(f"https://{addresses.objects}")}
 
 [users]
 lowest_uid = {lowest}
