@@ -32,7 +32,7 @@ from uftpd.auth.shares import listing
 from uftpd.auth.shares.archives import archive_reply
 from uftpd.auth.shares.body import End, Sink, Streamed
 from uftpd.auth.shares.direct import Direct
-from uftpd.auth.shares.entrance import Entrance, PasswordNeeded, Visit
+from uftpd.auth.shares.entrance import PASSWORD_FORM, Entrance, PasswordNeeded, Visit
 from uftpd.auth.shares.failures import as_request_error
 from uftpd.auth.shares.grants import Claim, Wanted
 from uftpd.auth.shares.lane import SmallFile
@@ -68,37 +68,33 @@ class Delivery:
                 ("PUT", self._upload.put, "Store a file in a share."),
             ):
                 found.append(_endpoint(method, path, self._answered(handler), summary))
+        # Below the share: POST to the share itself asks for a session.
         path = "/rest/access/{server}/{id}/{path:path}"
         found.append(_endpoint("POST", path, self._answered(self._log_in), "The password of a share, from a form."))
         return found
 
     def _answered(self, handler: Callable[[Request], Any]) -> Handler:
-        """A handler whose errors are pages where a person looks."""
+        """A handler that asks people for a password by a page; other errors become pages in front of all resources."""
 
         async def serve(request: Request, caller: Caller) -> Response:
             try:
                 found: Response = await handler(request)
-            except RequestError as error:
+            except PasswordNeeded as error:
                 if not pages.prefers_page(request) or request.method not in ("GET", "HEAD", "POST"):
                     raise
-                return self._error_page(request, error)
+                return self._password_page(request, wrong=error.wrong)
             return found
 
         return serve
 
-    def _error_page(self, request: Request, error: RequestError) -> Response:
-        base = self._entrance.base
-        if isinstance(error, PasswordNeeded):
-            # Without WWW-Authenticate: the browser would ask before it shows the page.
-            path = request.scope["raw_path"].partition(b"?")[0].decode("ascii", "replace")
-            query = request.scope["query_string"].decode("ascii", "replace")
-            root = "/".join(path.split("/")[:5])
-            to = f"{path}?{query}" if query else path
-            return pages.password_page(pages.PasswordView(action=f"{root}/", to=to, wrong=error.wrong, base=base))
-        context = context_of(request)
-        context.facts.setdefault("reason", str(error))
-        view = pages.ErrorView(status=error.status, text=str(error), request_id=context.request_id, base=base)
-        return pages.error_page(view, headers=error.headers)
+    def _password_page(self, request: Request, *, wrong: bool) -> Response:
+        # Without WWW-Authenticate: the browser would ask before it shows the page.
+        path = request.scope["raw_path"].partition(b"?")[0].decode("ascii", "replace")
+        query = request.scope["query_string"].decode("ascii", "replace")
+        root = "/".join(path.split("/")[:5])
+        to = f"{path}?{query}" if query else path
+        view = pages.PasswordView(action=f"{root}/{PASSWORD_FORM}", to=to, wrong=wrong, base=self._entrance.base)
+        return pages.password_page(view)
 
     async def _log_in(self, request: Request) -> Response:
         context_of(request).outcome = "share password"

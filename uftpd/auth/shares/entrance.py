@@ -36,6 +36,7 @@ from uftpd.auth.services import Services
 from uftpd.auth.shares.model import ANONYMOUS, Share, is_share_id
 
 COOKIE_SECONDS: Final = 3600
+PASSWORD_FORM: Final = "password"  # noqa: S105 - where the form is sent, below the address of the share
 PASSWORD_HEADER: Final = "X-Share-Password"  # noqa: S105 - for shares that ask who one is as well
 _MAX_PASSWORD: Final = 1024
 _MAX_REMEMBERED: Final = 4096
@@ -223,7 +224,7 @@ class Entrance:
         base = self.base
         to = to if safe else f"{root}/"
         if share.password_hash and not await self._passwords.fits(request, share, password):
-            return password_page(PasswordView(action=f"{base}{root}/", to=to, wrong=True, base=base))
+            return password_page(PasswordView(action=f"{root}/{PASSWORD_FORM}", to=to, wrong=True, base=base))
         reply = RedirectResponse(base + to, 303)
         if share.password_hash:
             reply.set_cookie(
