@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import click
 
+from uftp.cli.lifetimes import parse_lifetime
 from uftp.cli.output import print_json
 from uftp.cli.runner import one_line, run_async
 from uftp.cli.settings import Settings, common_options
 from uftp.client.url import parse_url
 from uftp.errors import UsageError
-
-_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.command()
@@ -41,7 +39,7 @@ def command(
     place = parse_url(settings.expand_server(server), need_server=False)
     if place.kind == "ftp":
         raise UsageError(f"{place.service}: an FTP server gives no tokens; use an https URL")
-    seconds = _parse_lifetime(lifetime) if lifetime is not None else None
+    seconds = parse_lifetime(lifetime) if lifetime is not None else None
 
     async def ask() -> str:
         from uftp.client.auth import AuthServer
@@ -59,14 +57,6 @@ def command(
         print_json({"token": token, "claims": claims})
     else:
         click.echo(token)
-
-
-def _parse_lifetime(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text.strip().lower())
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if seconds <= 0:
-        raise UsageError(f"{text!r}: not a lifetime; they look like 3600, 90m, 12h or 7d")
-    return seconds
 
 
 def read_claims(token: str) -> dict[str, Any]:

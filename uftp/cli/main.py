@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "mv": ("mv", "Rename or move a file on a server."),
     "rm": ("rm", "Remove files and directories."),
     "checksum": ("checksum", "Compute checksums on the server."),
+    "share": ("share", "Share a file or directory by a link."),
     "login": ("login", "Log in through an identity provider, in a browser."),
     "logout": ("logout", "Forget such a login."),
     "issue-token": ("issue_token", "Get a token that stands for you, for a job or a script."),

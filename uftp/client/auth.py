@@ -17,7 +17,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -221,6 +221,32 @@ class AuthServer:
         except UsageError as error:
             raise PeerBrokeProtocol(f"{url}: the reply is no token") from error
 
+    async def call(
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        accepted: Sequence[int] = (200,),
+        query: Mapping[str, str] | None = None,
+    ) -> RestReply:
+        """Any other call.
+
+        Args:
+            method, url: of a resource of this server.
+            body: sent as JSON.
+            accepted: statuses that are no errors.
+            query: parameters.
+
+        Raises:
+            UFTPError: as described at the top of `uftp.errors`.
+        """
+        reply = await self._exchange(method, url, body, query=query)
+        document = _parse_object(reply.content)
+        if reply.status not in accepted:
+            raise self._error(reply, document, url)
+        return RestReply(reply.status, document, reply.location)
+
     async def _call(self, method: str, url: str, body: Mapping[str, object] | None) -> dict[str, Any]:
         reply = await self._exchange(method, url, body)
         document = _parse_object(reply.content)
@@ -281,6 +307,7 @@ class AuthServer:
             session is not None or authorization is not None,
             _clock_ahead(response),
             _request_id(response),
+            response.headers.get("Location", ""),
         )
 
     def _remember_session(self, origin: str, response: httpx2.Response) -> None:
@@ -325,12 +352,28 @@ class _SecuritySession:
 
 
 @dataclass(frozen=True, slots=True)
+class RestReply:
+    """What a call is answered.
+
+    Attributes:
+        status: of the reply.
+        document: its body, if that is a JSON object.
+        location: its Location header; empty without one.
+    """
+
+    status: int
+    document: Mapping[str, Any] | None
+    location: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Reply:
     status: int
     content: bytes
     is_logged_in: bool
     clock_ahead: float
     request_id: str | None
+    location: str
 
 
 def _request_id(response: httpx2.Response) -> str | None:
