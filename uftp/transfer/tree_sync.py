@@ -186,6 +186,7 @@ class _TreeSync:
                 there = await session.stat_or_none(url.path)
             if there is not None and not there.is_dir:
                 raise UsageError(f"{url.display()}: is a file; a tree cannot take its place")
+            options = self._plan_options(dialect, uploads=True)
             source = LocalSide(local, self._options.copy.links)
             target = RemoteSide(pool, url, dialect, "keep")
             deltas = self._deltas(dialect, pool)
@@ -194,7 +195,6 @@ class _TreeSync:
             if there is None and not self._options.copy.dry_run:
                 async with pool.session() as session:
                     await session.mkdir(url.path.rstrip(b"/"))
-            options = self._plan_options(dialect, uploads=True)
             await self._run(pool, source, target, maker, options, Pair(b"", top, present, frozenset()))
         return self._state.summary()
 
@@ -210,11 +210,11 @@ class _TreeSync:
             if not info.is_dir:
                 return None
             self._check_links(dialect)
+            options = self._plan_options(dialect, uploads=False)
             present = await trio.to_thread.run_sync(self._local_target, local)
             source = RemoteSide(pool, url, dialect, self._options.copy.links)
             target = LocalSide(local, "keep")
             maker = DownloadMaker(local, url, self._options.copy, dialect, self._deltas(dialect, pool))
-            options = self._plan_options(dialect, uploads=False)
             top = Entry.of(info)._replace(name=b"")
             await self._run(pool, source, target, maker, options, Pair(b"", top, present, frozenset()))
         return self._state.summary()
@@ -367,9 +367,10 @@ class _TreeSync:
 
     async def _remove_trees(self, target: Side, directories: Sequence[bytes]) -> set[bytes]:
         """Remove directories with what is in them, but for what the filters protect; those that are gone."""
-        directories = [one for one in directories if not await self._was_link(target, one)]
+        links = {one for one in directories if await self._was_link(target, one)}
+        directories = [one for one in directories if one not in links]
         if not directories:
-            return set()
+            return links
         files: list[bytes] = []
         below: list[bytes] = []
         kept: set[bytes] = set()
@@ -396,7 +397,7 @@ class _TreeSync:
         if empty and not self._options.copy.dry_run:
             outcomes = await target.remove_directories(empty)
         self._report_removed(target, empty, outcomes)
-        return {place for place, outcome in zip(empty, outcomes, strict=True) if outcome is None}
+        return links | {place for place, outcome in zip(empty, outcomes, strict=True) if outcome is None}
 
     async def _was_link(self, target: Side, place: bytes) -> bool:
         """On a server that does not tell, a link to a directory looks like one; what it points to is not ours."""
