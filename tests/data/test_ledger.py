@@ -191,3 +191,104 @@ def test_outstanding_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         ledger.add(make_request("4", user="user4"))
     clock.now += 10_000
     ledger.add(make_request("4", user="user4"))
+
+
+# -- access over HTTP -------------------------------------------------------------------------------------------------
+
+
+def announce_object(ledger: Ledger, secret: str = "1", **fields: object) -> None:
+    fields = {"http": True, "scope": b"x", "purpose": Purpose.SHARE, "expires": 100.0, **fields}
+    ledger.add(make_request(secret, **fields))
+
+
+def is_open(ledger: Ledger, secret: str = "1") -> bool:
+    try:
+        ledger.claim_object(secret, HERE)
+    except LoginError:
+        return False
+    return True
+
+
+def test_an_object_is_open_until_its_time_ends() -> None:
+    clock = Clock()
+    ledger = Ledger(LIMITS, clock)
+    announce_object(ledger)
+    for number in range(4):  # its server may end between two requests
+        claim = ledger.claim_object("1", HERE)
+        assert claim.seconds == 100 - 20 * number
+        assert not claim.request.secret
+        ledger.begin_object(claim, f"{number}")
+        ledger.end(f"{number}")
+        clock.now += 20
+        ledger.sweep()
+    clock.now += 20
+    assert not is_open(ledger)
+    ledger.sweep()
+    assert not is_open(ledger)
+    announce_object(ledger)
+
+
+def test_an_object_that_is_being_fetched_can_be_asked_for_beyond_its_time() -> None:
+    clock = Clock()
+    ledger = Ledger(LIMITS, clock)
+    announce_object(ledger)
+    claim = ledger.claim_object("1", HERE)
+    ledger.begin_object(claim, "a")
+    clock.now += 200
+    ledger.sweep()
+    assert ledger.claim_object("1", HERE).seconds == -100
+    with pytest.raises(LoginError):
+        ledger.begin_object(claim, "b")
+    ledger.end("a")
+    assert not is_open(ledger)
+
+
+def test_object_servers_take_slots_as_sessions_do() -> None:
+    ledger = Ledger(LIMITS, Clock())
+    announce_object(ledger)
+    claim = ledger.claim_object("1", HERE)
+    ledger.begin_object(claim, "a")  # the slot of the request
+    ledger.begin_object(claim, "b")
+    with pytest.raises(LoginError, match="server limit is 2"):
+        ledger.begin_object(claim, "c")
+    with pytest.raises(RequestRefused, match="server limit is 2"):
+        announce_object(ledger, "2")
+    ledger.end("a")
+    announce_object(ledger, "2")
+
+
+def test_an_object_nobody_asked_for_gives_its_slot_back() -> None:
+    clock = Clock()
+    ledger = Ledger(LIMITS, clock)
+    for secret in ("1", "2"):
+        announce_object(ledger, secret)
+    clock.now += 200
+    for secret in ("3", "4"):
+        announce_object(ledger, secret)
+
+
+@pytest.mark.parametrize("fields", [{"http": False}, {"client_ip": (ip_address("192.0.2.1"),)}])
+def test_secrets_that_open_nothing_over_http(fields: dict[str, object]) -> None:
+    ledger = Ledger(LIMITS, Clock())
+    announce_object(ledger, **fields)
+    assert not is_open(ledger)
+
+
+def test_a_request_for_any_address_is_one_for_http_alone() -> None:
+    ledger = Ledger(LIMITS, Clock())
+    announce_object(ledger, client_ip=(), persistent=True)
+    assert is_open(ledger)
+    with pytest.raises(LoginError, match="client-ip"):
+        ledger.claim("1", HERE, "a")
+
+
+def test_a_login_and_access_over_http_do_not_end_each_other() -> None:
+    ledger = Ledger(LIMITS, Clock())
+    announce_object(ledger)
+    ledger.begin_object(ledger.claim_object("1", HERE), "object")
+    ledger.end("object")
+    ledger.claim("1", HERE, "login")
+    ledger.end("login")
+    assert is_open(ledger)
+    with pytest.raises(LoginError, match="already running"):
+        ledger.claim("1", HERE, "another login")

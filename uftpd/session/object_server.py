@@ -19,7 +19,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -97,6 +97,8 @@ class ObjectServer:
         self._sender = Sender(settings.stall_seconds, self._rate)
         self._file: int | None = None
         self._served: ServedFile | None = None
+        self._is_directory = False
+        self._opening = trio.Lock()
         self._connections = 0
         self._sending = 0
         self._expires = 0.0
@@ -264,7 +266,7 @@ class ObjectServer:
             return False
         record = _Record(time.monotonic())
         try:
-            with self._opened(request) as (file, served):
+            async with self._opened(request) as (file, served):
                 record.path = served.path
                 reply = answer(
                     request, served, representation(os.fstat(file)), int(time.time()), keep_alive=request.keep_alive
@@ -326,14 +328,14 @@ class ObjectServer:
 
     # -- the object -------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _opened(self, request: ObjectRequest) -> Iterator[tuple[int, ServedFile]]:
+    @contextlib.asynccontextmanager
+    async def _opened(self, request: ObjectRequest) -> AsyncIterator[tuple[int, ServedFile]]:
         """The file a request means. A shared file has only this one, whatever name a program puts behind the secret."""
-        if self._file is None:
+        if self._file is None and not self._is_directory:
             try:
-                self._open_object()
+                await self._open_object()
             except IsADirectoryError:
-                pass
+                self._is_directory = True
             except (OSError, Forbidden) as error:
                 raise _Missing(_status(error)) from error
         if self._file is not None and self._served is not None:
@@ -343,7 +345,7 @@ class ObjectServer:
             raise _Missing(404)
         path = b"/".join((self._path, *request.below))
         try:
-            file, _ = self._tree.open_read(path)
+            file, _ = await trio.to_thread.run_sync(self._tree.open_read, path)
         except (OSError, Forbidden) as error:
             raise _Missing(_status(error)) from error
         try:
@@ -351,9 +353,11 @@ class ObjectServer:
         finally:
             os.close(file)
 
-    def _open_object(self) -> None:
-        self._file, _ = self._tree.open_read(self._path)
-        self._served = ServedFile.at(self._path)
+    async def _open_object(self) -> None:
+        async with self._opening:  # the first requests may come together
+            if self._file is None:
+                self._file, _ = await trio.to_thread.run_sync(self._tree.open_read, self._path)
+                self._served = ServedFile.at(self._path)
 
 
 @dataclass(slots=True)
