@@ -100,11 +100,16 @@ class Browser:
         """What a script of the test returns."""
         return self.driver.execute_script(script, *arguments)
 
-    def downloaded(self, name: str) -> bytes:
-        """What a download of this name has brought, when it is complete."""
-        path = self.downloads / name
-        self.wait(lambda: path.exists() and not list(self.downloads.glob("*.crdownload")))
-        return path.read_bytes()
+    def download(self) -> Path:
+        """The file that a download has brought, when it is complete."""
+
+        def complete() -> Path | None:
+            found = list(self.downloads.iterdir())
+            # Under way it has a name that begins with a dot, or ends with what stands for that.
+            whole = len(found) == 1 and not found[0].name.startswith(".") and found[0].suffix != ".crdownload"
+            return found[0] if whole else None
+
+        return self.wait(complete)
 
 
 @contextmanager

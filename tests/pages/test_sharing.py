@@ -60,8 +60,7 @@ def row_of(browser: Browser, name: str) -> str:
 def test_a_file_is_downloaded_as_it_is(browser: Browser, site: Site, directory: Path, name: str) -> None:
     browser.driver.get(share(site, directory) + "/")
     browser.find(f"{row_of(browser, name)} td.get a").click()
-    browser.wait(lambda: list(browser.downloads.iterdir()) and not list(browser.downloads.glob("*.crdownload")))
-    (found,) = browser.downloads.iterdir()
+    found = browser.download()
     assert found.read_bytes() == content_of(name)
     # What a browser does not want in a name, it replaces; all else is as the server has it.
     assert len(found.name) == len(name)
@@ -87,7 +86,10 @@ def test_all_of_a_directory_is_downloaded(browser: Browser, site: Site, director
     for number, ending in enumerate(("zip", "tar")):
         browser.driver.get(link)
         browser.all(".actions a")[number].click()
-        content = browser.downloaded(f"{directory.name}.{ending}")
+        archive = browser.download()
+        assert archive.name == f"{directory.name}.{ending}"
+        content = archive.read_bytes()
+        archive.unlink()
         assert _unpacked(content, ending) == {name: content_of(name) for name in NAMES} | {
             "README.md": (directory / "README.md").read_bytes(),
             "sub/inner.txt": b"inner",
@@ -149,8 +151,9 @@ def test_a_single_download_is_not_used_up_by_looking(browser: Browser, site: Sit
         browser.driver.get(link)
         assert "once" in browser.find(".facts").text
     browser.find("a.first").click()
-    assert browser.downloaded("plain.bin") == content_of("plain.bin")
-    browser.wait(lambda: client(site).get(link).status_code == 404)
+    assert browser.download().read_bytes() == content_of("plain.bin")
+    with client(site) as program:
+        browser.wait(lambda: program.head(link).status_code == 404)
     browser.driver.get(link)
     assert browser.find("h1").text == "There is nothing here"
 
