@@ -2,6 +2,7 @@
 
     https://HOST:PORT/rest/auth/NAME:/path       a UFTP server, through its auth server; a site prefix may precede /rest
     https://HOST:PORT/rest/access/NAME:/path     a file or directory somebody has shared
+    https://HOST:PORT/rest/access/NAME/ID:path   the same by its link; the path counts from what is shared
     ftp://USER:PASSWORD@HOST:PORT/path           any FTP server, directly; /~/path starts at the login directory
 
 A path is all that follows the first colon of the URL's path, `?` and `#` included; without a leading slash it starts
@@ -23,7 +24,9 @@ from uftp.errors import UsageError
 from uftp.protocol.names import pct_decode
 
 _URL = re.compile(r"(https?|ftp)://([^/]*)(/.*)?", re.IGNORECASE | re.DOTALL)
-_SERVICE = re.compile(r"(?P<site>.*?)/rest/(?P<kind>auth|access)(?:/(?P<name>[^/:]*))?/*")
+_SERVICE = re.compile(
+    r"(?P<site>.*?)/rest/(?:(?P<kind>auth|access)(?:/(?P<name>[^/:]*))?|access/(?P<server>[^/:]+)/(?P<share>[\w-]+))/*"
+)
 _PCT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _MARKED = re.compile(rb"[\x00-\x1f\x7f%*?[]")
 _WILDCARDS = re.compile(rb"[*?[]")
@@ -112,12 +115,14 @@ def parse_url(text: str, *, need_server: bool = True) -> RemoteUrl:
             f"{scheme}://{authority}{service}: not the URL of an auth server; it should look like {_EXAMPLE}"
         )
     kind: Literal["auth", "access"] = "auth" if found["kind"] == "auth" else "access"
-    name = found["name"] or ""
+    name = found["name"] or found["server"] or ""
     if need_server and not name:
         raise UsageError(
             f"{scheme}://{authority}{service}: names no server; `uftp info` lists them, then use {_EXAMPLE}"
         )
     url = f"{scheme}://{authority}{found['site']}/rest/{kind}" + (f"/{name}" if name else "")
+    if found["share"]:
+        url, raw_path = f"{url}/{found['share']}", raw_path.lstrip("/")
     path, pattern = _decode_path(os.fsencode(raw_path))
     return RemoteUrl(kind=kind, service=url, server=name, path=path, pattern=pattern)
 

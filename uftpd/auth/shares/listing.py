@@ -141,6 +141,7 @@ def directory_json(visit: Visit, entries: Sequence[FileInfo], *, complete: bool,
         "path": "".join(f"{_text(part)}/" for part in visit.parts),
         "directory": True,
         "writable": share.access >= ShareAccess.WRITE,
+        "counted": bool(share.uses),
         "complete": complete,
         "entries": [
             {
@@ -166,6 +167,7 @@ def file_json(visit: Visit, info: FileInfo, *, base: str) -> dict[str, Any]:
         "modified": _iso(info.mtime_ns),
         "mediaType": media_type(visit.name),
         "writable": visit.share.access >= ShareAccess.WRITE,
+        "counted": bool(visit.share.uses),
         "href": base + href_of(visit),
     }
 

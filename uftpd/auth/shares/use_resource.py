@@ -106,6 +106,8 @@ class UseResource:
         if not share.admits(canonical(caller.identity.dn)):
             raise NotAllowed("This is shared with somebody else")
         path = normalised_below(_asked_path(fields))
+        if path == share.name and not share.directory:
+            path = ""  # the file itself, by its name
         if path and not share.directory:
             raise NotFound("This share is a single file, with nothing beneath it")
         return await self._open(request, caller, server, [share], _session_directory(path), fields, wanted)
