@@ -47,11 +47,12 @@ async def test_a_file_in_pieces(
 ) -> None:
     target = tmp_path / "big"
 
-    def open_it() -> Target:
+    def open_it(part: bytes | None = None) -> Target:
         return open_target(bytes(target))
 
     task = Download(b"big", _info(10, listed), CopyOptions(), open_it, source="big", target="big", ranges=True)
     task.pieces = 2
+    task.ranged = True
     with contextlib.nullcontext() if whole else pytest.raises(TransferFailed, match="changed"):
         await task.prepare(cast("FTPSession", Server(*before)))
         await task.finish(cast("FTPSession", Server(*after)))

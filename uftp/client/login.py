@@ -44,6 +44,7 @@ class SessionOptions:
         streams: data connections of one transfer where there is no MODE U.
         key: session key, as asked for from the auth server: data moves encrypted, or not at all. Empty for none.
         compress: whether data is compressed on the way.
+        digest: whether transfers in MODE U carry digests that both ends compare.
         compression_level: of zstd in MODE U, 1 to 19; None for the usual one.
     """
 
@@ -61,6 +62,7 @@ class SessionOptions:
     key: bytes = field(default=b"", repr=False)
     compress: bool = False
     compression_level: int | None = None
+    digest: bool = True
 
 
 @contextlib.asynccontextmanager
@@ -210,7 +212,7 @@ async def _agree_with_ours(control: ControlConnection, dialect: Dialect, options
         from uftp.client import record_mode
 
         level = (options.compression_level or record_mode.DEFAULT_LEVEL) if options.compress else None
-        wanted = record_mode.choose_options(dialect.features, key=options.key, level=level)
+        wanted = record_mode.choose_options(dialect.features, key=options.key, level=level, digest=options.digest)
         *replies, chosen, entered = await control.commands([*lines, *record_mode.request_lines(wanted)])
         try:
             records = record_mode.RecordMode.agreed(wanted, options.key, (chosen, entered))

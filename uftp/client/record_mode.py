@@ -23,13 +23,14 @@ __all__ = ["DEFAULT_LEVEL", "RecordConnection", "RecordMode", "choose_options", 
 ENTER: Final = b"MODE U"
 
 
-def choose_options(features: Features, *, key: bytes, level: int | None) -> RecordOptions:
+def choose_options(features: Features, *, key: bytes, level: int | None, digest: bool = True) -> RecordOptions:
     """What to ask a server for that lists MODE U.
 
     Args:
         features: its FEAT reply.
         key: session key; empty for a session that moves its data in clear.
         level: of compression; None for none.
+        digest: whether transfers are to carry digests.
 
     Raises:
         Refused: data shall be encrypted, and the server cannot do it in this mode.
@@ -42,7 +43,7 @@ def choose_options(features: Features, *, key: bytes, level: int | None) -> Reco
         crypt=bool(key),
         compress=compress,
         level=level if compress and level is not None else DEFAULT_LEVEL,
-        digest="MODE U DIGEST BLAKE3" in features,
+        digest=digest and "MODE U DIGEST BLAKE3" in features,
         sparse="MODE U SPARSE" in features,
         facts="MODE U FACTS" in features,
     )

@@ -43,6 +43,7 @@ class Transfer:
     Attributes:
         error: why it failed; None if it is done, or was not run.
         facts: MLST facts the server sent with the end of a file; empty if none.
+        digest: BLAKE3 of what moved, which both ends have compared if it succeeded; empty without DIGEST.
     """
 
     line: bytes
@@ -55,6 +56,7 @@ class Transfer:
     repeatable: bool = True
     error: UFTPError | None = None
     facts: bytes = b""
+    digest: bytes = b""
     # The pipeline's own notes.
     number: int = 0
     cost: int = 0
@@ -160,6 +162,7 @@ class Retrieval(Transfer):
         if not incoming.finish():
             raise TransferFailed(f"{printable(self.path)}: the server sent more than it had announced")
         self.facts = incoming.facts
+        self.digest = incoming.digest
         self.whole = True
 
 
@@ -193,3 +196,4 @@ class Storage(Transfer):
         facts = self.keep()
         self.whole = True  # before the END goes out: its reply may be faster than this thread
         outgoing.end(facts)
+        self.digest = outgoing.digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -21,6 +21,7 @@ from uftp.transfer.archive import upload_archives
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, CopySummary
+from uftp.transfer.resuming import keeping_journal
 from uftp.transfer.workers import Scheduler
 
 
@@ -42,14 +43,16 @@ class Access:
     client: str | None = None
     group: str | None = None
 
-    def connector(self, url: RemoteUrl, directory: bytes | None = None, *, writes: bool = False) -> Connector:
-        """Opens sessions on the server of `url`."""
+    def connector(
+        self, url: RemoteUrl, directory: bytes | None = None, *, writes: bool = False, digest: bool = True
+    ) -> Connector:
+        """Opens sessions on the server of `url`; without `digest` transfers are not compared where MODE U could."""
         return Connector(
             url,
             self.credential,
             directory=directory,
             http=self.http,
-            options=self.session,
+            options=self.session if digest else replace(self.session, digest=False),
             client=self.client,
             group=self.group,
             writes=writes,
@@ -106,7 +109,10 @@ async def _download(
     first = urls[0]
     if any((url.service, url.user, url.password) != (first.service, first.user, first.password) for url in urls):
         raise UsageError("all sources must be on the same server; copy from each of them in turn")
-    async with access.connector(first, session_directory(urls)) as connector, _pool(connector, state, options) as pool:
+    async with (
+        access.connector(first, session_directory(urls), digest=options.verify) as connector,
+        _pool(connector, state, options) as pool,
+    ):
         roots = await download_plan.find_roots(pool, urls, options, state, to_stdout=target == "-")
         if roots and target == "-":
             await download_plan.to_standard_output(pool, first, roots, options, state)
@@ -117,9 +123,18 @@ async def _download(
             plan = download_plan.DownloadPlan(
                 pool, state, options, first, roots, os.fsencode(target), ranges=ranges, several=len(urls) > 1
             )
-            await Scheduler(pool, state, options).run(plan)
+            names = [url.display() for url in urls]
+            here, top = _place_here(target)
+            async with keeping_journal(pool, state, options, sources=names, target=here, top=top) as resuming:
+                await Scheduler(pool, state, options, resuming).run(plan)
             await trio.to_thread.run_sync(plan.set_directory_facts)
     return state.summary()
+
+
+def _place_here(path: str) -> tuple[str, bytes]:
+    """A path whatever the working directory, and the directory whose file system it is in."""
+    whole = os.path.abspath(path) + ("/" if path.endswith("/") else "")
+    return whole, os.fsencode(whole if os.path.isdir(whole) else os.path.dirname(whole))
 
 
 async def _upload(
@@ -130,7 +145,10 @@ async def _upload(
     names = [os.fsencode(source) for source in sources]
     if options.archive:
         directory = directory_around(url)
-        async with access.connector(url, directory, writes=True) as connector, _pool(connector, state, options) as pool:
+        async with (
+            access.connector(url, directory, writes=True, digest=options.verify) as connector,
+            _pool(connector, state, options) as pool,
+        ):
             await upload_archives(pool, url, names, state)
         return state.summary()
     roots = await trio.to_thread.run_sync(upload_plan.find_roots, names, options, state)
@@ -139,14 +157,16 @@ async def _upload(
     # The target itself may not be there yet; its parent has to be.
     directory = directory_around(url)
     async with (
-        access.connector(url, directory, writes=True) as connector,
+        access.connector(url, directory, writes=True, digest=options.verify) as connector,
         _pool(connector, state, options) as pool,
     ):
         async with pool.session() as session:
             dialect = session.dialect
             info = await session.stat_or_none(url.path)
         plan = upload_plan.UploadPlan(pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1)
-        await Scheduler(pool, state, options).run(plan)
+        paths = [source if source == "-" else _place_here(source)[0] for source in sources]
+        async with keeping_journal(pool, state, options, sources=paths, target=url.display()) as resuming:
+            await Scheduler(pool, state, options, resuming).run(plan)
         await plan.set_directory_facts()
     return state.summary()
 

@@ -103,7 +103,7 @@ async def to_standard_output(
             root.path,
             info,
             options,
-            lambda: Stream(_STANDARD_OUTPUT, owned=False),
+            lambda part=None: Stream(_STANDARD_OUTPUT, owned=False),
             source=url.display(root.path),
             target="-",
             ranges=False,
@@ -313,10 +313,10 @@ class DownloadPlan:
         byte_range = self._options.byte_range
         in_place = byte_range is not None and byte_range.in_place
 
-        def open_it() -> Target:
+        def open_it(part: bytes | None = None) -> Target:
             if relative:
-                return self._tree.open_file(relative, in_place=in_place)
-            return open_target(self._target, in_place=in_place)
+                return self._tree.open_file(relative, in_place=in_place, part=part)
+            return open_target(self._target, in_place=in_place, part=part)
 
         return Download(
             path,

@@ -24,6 +24,7 @@ from uftp.streams import (
     Meter,
     Outgoing,
     PartFile,
+    RateLimit,
     StreamError,
 )
 
@@ -40,8 +41,8 @@ class Target(Protocol):
     parallel: bool
     """Whether ranges may come in any order, by several connections."""
 
-    def receiver(self, offset: int) -> Receive:
-        """What writes bytes from `offset` on."""
+    def receiver(self, offset: int, limit: RateLimit | None = None) -> Receive:
+        """What writes bytes from `offset` on, no faster than `limit`."""
 
     def finish(self, *, mtime_ns: int | None, permissions: int | None) -> None:
         """All bytes are in.
@@ -59,12 +60,14 @@ class NewFile:
 
     parallel = True
 
-    def __init__(self, directory: int, name: bytes) -> None:
+    def __init__(self, directory: int, name: bytes, part: bytes | None = None) -> None:
         """Begin.
 
         Args:
             directory: descriptor; not kept.
             name: base name. A link of this name is replaced.
+            part: base name it has until then, for one that is gone on with where it is there already; None for none,
+                or any.
 
         Raises:
             OSError: no right to write there, or a directory has the name.
@@ -77,10 +80,37 @@ class NewFile:
                 raise IsADirectoryError(21, "a directory has this name")
             if stat.S_ISREG(present.st_mode):
                 self._permissions = stat.S_IMODE(present.st_mode) & 0o777
-        self._part = PartFile.create(directory)
+        if part is None:
+            self._part = PartFile.create(directory)
+        else:
+            self._part = _open_part(directory, part)
+            if self._permissions is None:
+                self._permissions = 0o666 & ~_umask()
 
-    def receiver(self, offset: int) -> Receive:
-        return _into(self._part.fd, offset)
+    def sync(self) -> None:
+        """Put what has arrived on the disk; from any thread.
+
+        Raises:
+            OSError: it is not there.
+        """
+        fd = os.dup(self._part.fd)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    @property
+    def fd(self) -> int:
+        """Descriptor, open for reading and writing; -1 when it is closed."""
+        return self._part.fd
+
+    def leave(self) -> None:
+        """Close it, and leave what has arrived under its part name."""
+        self._part.name = None
+        self._part.discard()
+
+    def receiver(self, offset: int, limit: RateLimit | None = None) -> Receive:
+        return _into(self._part.fd, offset, limit)
 
     def finish(self, *, mtime_ns: int | None, permissions: int | None) -> None:
         if mtime_ns is not None:
@@ -91,26 +121,69 @@ class NewFile:
         self._part.discard()
 
 
+def _open_part(directory: int, name: bytes) -> PartFile:
+    """A part file of an earlier copy, or a new one. Whatever else has the name goes: it could lead elsewhere."""
+    directory = os.open(b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        fd = _open_own(directory, name)
+        if fd is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            # Nobody else's before it has its name: what it replaces may be private.
+            fd = os.open(name, flags, 0o600, dir_fd=directory)
+        return PartFile(directory, fd, name)
+    except BaseException:
+        os.close(directory)
+        raise
+
+
+def _umask() -> int:
+    """The mask of this process. The system call would change it for all threads for a moment."""
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    return 0o077
+
+
+def _open_own(directory: int, name: bytes) -> int | None:
+    """A regular file of this user's that has no other name; None if there is no such."""
+    try:
+        fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return None
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid():
+        return fd
+    os.close(fd)
+    return None
+
+
 class ExistingFile:
-    """A file that is written into, at the same offsets as the source has; for -B with p."""
+    """A file that is written into, at the same offsets as the source has; for -B with p.
+
+    Attributes:
+        fd: descriptor.
+    """
 
     parallel = True
 
     def __init__(self, path: bytes, directory: int | None = None) -> None:
         """Open or create it; below `directory`, a descriptor, no link is followed."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if directory is None else os.O_NOFOLLOW)
-        self._fd = os.open(path, flags, 0o666, dir_fd=directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if directory is None else os.O_NOFOLLOW)
+        self.fd = os.open(path, flags, 0o666, dir_fd=directory)
 
-    def receiver(self, offset: int) -> Receive:
-        return _into(self._fd, offset)
+    def receiver(self, offset: int, limit: RateLimit | None = None) -> Receive:
+        return _into(self.fd, offset, limit)
 
     def finish(self, *, mtime_ns: int | None, permissions: int | None) -> None:
         self.discard()
 
     def discard(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
 class Nowhere:
@@ -118,7 +191,7 @@ class Nowhere:
 
     parallel = True
 
-    def receiver(self, offset: int) -> Receive:
+    def receiver(self, offset: int, limit: RateLimit | None = None) -> Receive:
         return _drop
 
     def finish(self, *, mtime_ns: int | None, permissions: int | None) -> None:
@@ -142,13 +215,18 @@ class Stream:
         self._owned = owned
         self.used = False
 
-    def receiver(self, offset: int) -> Receive:
-        return self._receive
+    def receiver(self, offset: int, limit: RateLimit | None = None) -> Receive:
+        def receive(incoming: Incoming, length: int | None, meter: Meter, /) -> int:
+            return self._receive(incoming, length, meter, limit)
 
-    def _receive(self, incoming: Incoming, length: int | None, meter: Meter, /) -> int:
+        return receive
+
+    def _receive(self, incoming: Incoming, length: int | None, meter: Meter, limit: RateLimit | None) -> int:
         def write(block: memoryview) -> None:
             self.used = True
             _write_stream(self._fd, block, meter)
+            if limit is not None:
+                limit.spend(len(block), meter)
 
         if self.used:
             raise StreamError("the connection broke, and what was written cannot be taken back")
@@ -163,9 +241,9 @@ class Stream:
             self._fd = -1
 
 
-def _into(fd: int, offset: int) -> Receive:
+def _into(fd: int, offset: int, limit: RateLimit | None) -> Receive:
     def receive(incoming: Incoming, length: int | None, meter: Meter, /) -> int:
-        return incoming.to_file(fd, offset, length, meter)
+        return incoming.to_file(fd, offset, length, meter, limit)
 
     return receive
 
@@ -189,8 +267,9 @@ def _ready(fd: int, event: int) -> bool:
     return bool(poll.poll(_POLL_MILLISECONDS))
 
 
-def open_target(path: bytes, *, in_place: bool = False) -> Target:
-    """The target for a path the user has named: links are followed, devices and pipes written to.
+def open_target(path: bytes, *, in_place: bool = False, part: bytes | None = None) -> Target:
+    """The target for a path the user has named: links are followed, devices and pipes written to. For `part` see
+    `NewFile`.
 
     Raises:
         OSError: it cannot be written, or is a directory.
@@ -209,7 +288,7 @@ def open_target(path: bytes, *, in_place: bool = False) -> Target:
     directory, name = os.path.split(path)
     fd = os.open(directory, _DIRECTORY)
     try:
-        return NewFile(fd, name)
+        return NewFile(fd, name, part)
     finally:
         os.close(fd)
 
@@ -257,8 +336,8 @@ class LocalTree:
         finally:
             os.close(fd)
 
-    def open_file(self, relative: bytes, *, in_place: bool = False) -> Target:
-        """The target for a file of the tree.
+    def open_file(self, relative: bytes, *, in_place: bool = False, part: bytes | None = None) -> Target:
+        """The target for a file of the tree. For `part` see `NewFile`.
 
         Raises:
             OSError: it cannot be written.
@@ -269,7 +348,7 @@ class LocalTree:
         with self.directory(parent) as fd:
             if in_place:
                 return ExistingFile(name, fd)
-            return NewFile(fd, name)
+            return NewFile(fd, name, part)
 
     def set_facts(self, relative: bytes, *, mtime_ns: int, permissions: int | None) -> None:
         """Time and permission bits of a directory.
@@ -287,14 +366,16 @@ class Source:
     """A local file, device or pipe that is uploaded.
 
     Attributes:
+        fd: descriptor, for reading.
         size: bytes; None where there is no end (a pipe, /dev/zero).
         parallel: whether ranges can be read in any order.
         used: whether something was read from a pipe, which cannot be read again.
         mtime_ns, permissions: its facts.
+        fingerprint: by what a change is noticed, of a regular file.
     """
 
     def __init__(self, fd: int, *, owned: bool = True) -> None:
-        self._fd = fd
+        self.fd = fd
         self._owned = owned
         self.used = False
         found = os.fstat(fd)
@@ -306,6 +387,7 @@ class Source:
         self.parallel = stat.S_ISREG(found.st_mode) or stat.S_ISBLK(found.st_mode) or zero
         self.size: int | None = found.st_size if stat.S_ISREG(found.st_mode) else 0 if null else None
         self.mtime_ns = found.st_mtime_ns
+        self.fingerprint = source_fingerprint(found)
         self.permissions = stat.S_IMODE(found.st_mode) & 0o777
 
     @classmethod
@@ -322,34 +404,36 @@ class Source:
 
     def is_unchanged(self) -> bool:
         """Whether a file is what it was when it was opened, by size and time of last change. Pipes always are."""
-        now = os.fstat(self._fd)
+        now = os.fstat(self.fd)
         return not stat.S_ISREG(now.st_mode) or (now.st_size, now.st_mtime_ns) == (self.size, self.mtime_ns)
 
-    def sender(self, offset: int, length: int | None) -> Send:
-        """What sends `length` bytes from `offset` on; None for all there are.
+    def sender(self, offset: int, length: int | None, limit: RateLimit | None = None) -> Send:
+        """What sends `length` bytes from `offset` on, None for all there are, no faster than `limit`.
 
         Called again after it has read from a pipe, as after a broken connection, it raises StreamError.
         """
 
         def send(outgoing: Outgoing, meter: Meter, /) -> None:
             if self.parallel and length is not None:
-                outgoing.from_file(self._fd, offset, length, meter)
+                outgoing.from_file(self.fd, offset, length, meter, limit)
                 return
             if self.used:
                 raise StreamError("the connection broke, and what was read from a pipe cannot be read again")
-            self._send_stream(offset, length, outgoing, meter)
+            self._send_stream(offset, length, outgoing, meter, limit)
 
         return send
 
-    def _send_stream(self, skip: int, length: int | None, outgoing: Outgoing, meter: Meter) -> None:
+    def _send_stream(
+        self, skip: int, length: int | None, outgoing: Outgoing, meter: Meter, limit: RateLimit | None
+    ) -> None:
         remaining = length
         while remaining is None or remaining > 0 or skip > 0:
             if meter.cancelled:
                 raise Cancelled
-            if not _ready(self._fd, select.POLLIN):
+            if not _ready(self.fd, select.POLLIN):
                 continue
             wanted = skip or remaining
-            data = os.read(self._fd, BLOCK if wanted is None else min(BLOCK, wanted))
+            data = os.read(self.fd, BLOCK if wanted is None else min(BLOCK, wanted))
             self.used = True
             if not data:
                 return
@@ -357,14 +441,21 @@ class Source:
                 skip -= len(data)
                 continue
             outgoing.from_bytes(data, meter)
+            if limit is not None:
+                limit.spend(len(data), meter)
             if remaining is not None:
                 remaining -= len(data)
 
     def close(self) -> None:
         """Close it. May be called more than once."""
-        if self._owned and self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._owned and self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def source_fingerprint(found: os.stat_result) -> bytes:
+    """By what a change of a file is noticed: size, times of its last changes, and which one it is."""
+    return b"%d %d %d %d" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def local_error(error: OSError, path: bytes | str, action: str) -> LocalFileError:

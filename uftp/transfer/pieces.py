@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,9 @@ _AUTOMATIC_WORKERS: Final = max(2, min(4, os.cpu_count() or 2))
 _BYTES_A_WORKER: Final = 128 * MIB
 _FILES_A_WORKER: Final = 100
 _AUTOMATIC_THRESHOLD: Final = 256 * MIB
+_KEPT_FROM: Final = 64 * MIB  # a second on a good line; on a bad one it is what hurts to send again
+_KEPT_PIECES: Final = 32  # of a file
+_LARGEST_KEPT_PIECE: Final = 256 * MIB
 _EXPLICIT_THRESHOLD: Final = 2 * SMALLEST_PIECE
 
 
@@ -42,11 +45,13 @@ class Splitting:
         most_workers: sessions at once.
         threshold: bytes from which a file is split.
         automatic: whether workers are added only as work shows that is worth it.
+        automatic_threshold: whether nobody has asked for a threshold.
     """
 
     most_workers: int
     threshold: int
     automatic: bool
+    automatic_threshold: bool = True
 
     @classmethod
     def of(cls, options: CopyOptions) -> Splitting:
@@ -55,7 +60,12 @@ class Splitting:
         threshold = options.split_threshold
         if threshold is None:
             threshold = _AUTOMATIC_THRESHOLD if automatic else _EXPLICIT_THRESHOLD
-        return cls(_AUTOMATIC_WORKERS if options.threads is None else max(1, options.threads), threshold, automatic)
+        return cls(
+            _AUTOMATIC_WORKERS if options.threads is None else max(1, options.threads),
+            threshold,
+            automatic,
+            options.split_threshold is None,
+        )
 
     def piece_size(self, length: int) -> int:
         """Bytes in each piece of a file of `length` bytes; the last one may be shorter."""
@@ -64,6 +74,15 @@ class Splitting:
         wanted = -(-length // (self.most_workers * _PIECES_A_WORKER))
         whole = -(-wanted // MIB) * MIB
         return min(LARGEST_PIECE, max(SMALLEST_PIECE, whole))
+
+    def is_worth_keeping(self, length: int) -> bool:
+        """Whether a file of `length` bytes is copied in ranges, so that an interrupted copy can go on with it."""
+        return length >= max(_KEPT_FROM, 0 if self.automatic_threshold else self.threshold)
+
+    def kept_piece_size(self, length: int) -> int:
+        """Bytes in each range of such a file: small enough that losing some of them costs little."""
+        whole = -(-length // _KEPT_PIECES // MIB) * MIB
+        return min(_LARGEST_KEPT_PIECE, max(SMALLEST_PIECE, whole))
 
     def workers(self, *, pieces: int, files: int, size: int) -> int:
         """How many workers so much work is worth."""
@@ -80,6 +99,17 @@ def split(length: int, piece_size: int) -> Iterator[Piece]:
         return
     for offset in range(0, length, piece_size):
         yield Piece(offset, min(piece_size, length - offset))
+
+
+def split_rest(length: int, piece_size: int, there: Iterable[tuple[int, int]]) -> Iterator[Piece]:
+    """The pieces of what is missing, where `there` has offset and length of what is not."""
+    position = 0
+    for offset, size in (*sorted(there), (length, 0)):
+        while position < offset:
+            step = min(piece_size, offset - position)
+            yield Piece(position, step)
+            position += step
+        position = max(position, offset + size)
 
 
 def count_pieces(length: int, piece_size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,7 +11,9 @@ import trio
 from uftp.client.session import FTPSession
 from uftp.errors import UFTPError
 from uftp.streams import Meter
+from uftp.transfer.journal import DoneRange
 from uftp.transfer.pieces import Piece
+from uftp.transfer.rate import RateShares
 
 if TYPE_CHECKING:
     from uftp.client.record_transfers import Transfer
@@ -23,6 +26,10 @@ class FileTask(ABC):
         source, target: as the user would write them.
         length: bytes to move; None if unknown.
         splittable: whether pieces may be moved in any order.
+        ranged: whether it is moved in ranges, be it one, and not as a whole.
+        part_name: base name of its part file if that is kept when the copy is interrupted; None if it is not.
+        unverified: whether nothing could compare it with its source.
+        limit: rate that all transfers keep to together.
     """
 
     source: str
@@ -41,14 +48,26 @@ class FileTask(ABC):
         self.meters: set[Meter] = set()
         self.error: UFTPError | None = None
         self.began: float | None = None
+        self.ranged = False
+        self.unverified = False
+        self.part_name: bytes | None = None
+        self.limit: RateShares | None = None
 
     @abstractmethod
     async def prepare(self, session: FTPSession) -> None:
         """Open what is needed. Once, before the first piece."""
 
     @abstractmethod
-    async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
-        """Move a piece. May be called again after it failed, if `may_move_again`."""
+    async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> bytes:
+        """Move a piece. May be called again after it failed, if `may_move_again`.
+
+        Returns:
+            The BLAKE3 digest that both ends have compared; empty if they have not.
+        """
+
+    async def verify(self, session: FTPSession, piece: Piece) -> bool | None:
+        """Whether a piece that moved without a digest is on both sides the same; None if nobody can tell."""
+        return None
 
     def may_move_again(self) -> bool:
         """Whether a piece whose move failed may be moved again; then what it left is out of the way."""
@@ -73,3 +92,58 @@ class FileTask(ABC):
     @abstractmethod
     async def clean(self, session: FTPSession) -> None:
         """Remove what is left on the server."""
+
+    # -- what makes it possible to go on with it later --------------------------------------------------------------
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether a part of it could be of use to a later copy."""
+        return False
+
+    def identity(self) -> bytes | None:
+        """Size and time of the source, by which a file is known to be done; None if they say nothing. May block."""
+        return None
+
+    def place(self) -> bytes:
+        """The target's path."""
+        return self.target.encode("utf-8", "surrogateescape")
+
+    async def fingerprint(self, session: FTPSession) -> bytes:
+        """By what a changed source is noticed, at most 255 bytes.
+
+        Raises:
+            UFTPError: it cannot be looked at.
+        """
+        raise NotImplementedError
+
+    async def is_there(self, session: FTPSession) -> bool:
+        """Whether the target is there and as long as the source."""
+        return False
+
+    async def holds(self, session: FTPSession, part: bytes, ranges: Sequence[DoneRange]) -> bool:
+        """Whether the part file `part` still has these ranges of the source, the last of them looked at."""
+        return False
+
+    async def adopt(self, session: FTPSession, part: bytes) -> int:
+        """Make a partial target the part file, if it begins as the source does.
+
+        Returns:
+            Its bytes; 0 if nothing was done.
+        """
+        return 0
+
+    async def remove_part(self, session: FTPSession, part: bytes) -> None:
+        """Remove a part file that is of no use, if it is there."""
+        raise NotImplementedError
+
+    def sync(self) -> None:
+        """Put on the disk here what has arrived; blocks.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return
+
+    def leave(self) -> None:
+        """As `discard`, but what has arrived stays under `part_name`."""
+        self.discard()

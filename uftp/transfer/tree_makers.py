@@ -117,7 +117,7 @@ class DownloadMaker:
         path = join(self._url.path, relative)
 
         def open_it(part: bytes | None = None) -> Target:
-            return self._tree.open_file(relative)
+            return self._tree.open_file(relative, part=part)
 
         return Download(
             path,

@@ -10,10 +10,11 @@ How a file gets there without ever being partial under its name:
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,12 +26,14 @@ from uftp.client.wording import printable
 from uftp.errors import NotFound, Refused, TransferFailed, UFTPError, UsageError
 from uftp.protocol.facts import FileInfo
 from uftp.protocol.names import part_name
-from uftp.streams import Meter, Outgoing
-from uftp.transfer.local import Source, local_error
+from uftp.streams import Meter, Outgoing, RateLimit
+from uftp.transfer.journal import DoneRange, latest
+from uftp.transfer.local import Source, local_error, source_fingerprint
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece
 from uftp.transfer.results import CopyState
 from uftp.transfer.task import FileTask
+from uftp.transfer.verify import agrees
 
 if TYPE_CHECKING:
     from uftp.client.record_transfers import Transfer
@@ -81,6 +84,7 @@ class Upload(FileTask):
         self._dialect = dialect
         self._from: Source | None = None
         self._part: bytes | None = None
+        self._fingerprint: bytes | None = None
         self._stored = False
         self._verified = False
         self._renaming = False
@@ -125,21 +129,29 @@ class Upload(FileTask):
         if self._from is None:
             self._from = await trio.to_thread.run_sync(self._open)
         if self._from.size != self._size and self._options.byte_range is None:
-            if self.pieces > 1:
-                raise TransferFailed(
-                    f"{self.source}: the file changed while it was copied; copy it again", lasting=True
-                )
+            if self.ranged:
+                raise self._changed()
             self.length = self._size = self._from.size
+        if self._fingerprint is not None and self._from.fingerprint != self._fingerprint:
+            raise self._changed()
         if self._in_place or self._device:
             return
-        if self._dialect.stores_atomically and self.pieces == 1 and self.length is not None:
+        # A STOR gets its name when it is whole; what nothing has compared by then needs one of its own until it has.
+        compared = not self._options.verify or (session.records is not None and session.records.options.digest)
+        if compared and self._dialect.stores_atomically and not self.ranged and self.length is not None:
             return
         if self._info is None:
             self._info = await session.stat_or_none(self._remote)
         if self._info is not None and self._info.is_dir:
             raise Refused(f"{self.target}: a directory has this name")
+        self._part = self._beside(self.part_name or part_name(secrets.token_bytes(8)))
+
+    def _beside(self, name: bytes) -> bytes:
         directory, slash, _ = self._remote.rpartition(b"/")
-        self._part = directory + slash + part_name(secrets.token_bytes(8))
+        return directory + slash + name
+
+    def _changed(self) -> TransferFailed:
+        return TransferFailed(f"{self.source}: the file changed while it was copied; copy it again", lasting=True)
 
     @contextlib.contextmanager
     def _by_its_name(self) -> Iterator[None]:
@@ -151,27 +163,40 @@ class Upload(FileTask):
                 error.args = (str(error).replace(printable(self._part), printable(self._remote)),)
             raise
 
-    async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
-        with self._by_its_name():
-            await self._move(session, piece, meter)
+    async def move(self, session: FTPSession, piece: Piece, meter: Meter) -> bytes:
+        with self._by_its_name(), self.limit.share() if self.limit else contextlib.nullcontext() as limit:
+            return await self._move(session, piece, meter, limit)
 
-    async def _move(self, session: FTPSession, piece: Piece, meter: Meter) -> None:
+    async def _move(self, session: FTPSession, piece: Piece, meter: Meter, limit: RateLimit | None) -> bytes:
         assert self._from is not None  # noqa: S101 -- prepared before
-        length = self.length if self.pieces == 1 else piece.length
-        send = self._from.sender(self._first + piece.offset, length)
+        length = piece.length if self.ranged else self.length
+        send = self._from.sender(self._first + piece.offset, length, limit)
         if self._in_place:
             if length != 0:
                 offset = await self._place_in_target(session, self._first + piece.offset, length)
-                await session.store(self._remote, send, offset=offset, length=length, meter=meter)
-            return
-        offset = piece.offset if self.pieces > 1 else None
+                return await self._store(session, self._remote, send, offset, length, meter)
+            return b""
         self._stored = True
-        if session.records is not None and session.records.options.digest and offset is None and not self._part:
-            await self._move_verified(session, send, length, meter)
-            return
-        await session.store(self._part or self._remote, send, offset=offset, length=length, meter=meter)
+        if session.records is not None and session.records.options.digest and not self.ranged and not self._part:
+            return await self._move_verified(session, send, length, meter)
+        if self.ranged and length == 0:
+            return b""
+        offset = piece.offset if self.ranged else None
+        return await self._store(session, self._part or self._remote, send, offset, length, meter)
 
-    async def _move_verified(self, session: FTPSession, send: Send, length: int | None, meter: Meter) -> None:
+    async def _store(
+        self, session: FTPSession, path: bytes, send: Send, offset: int | None, length: int | None, meter: Meter
+    ) -> bytes:
+        if session.records is None:
+            await session.store(path, send, offset=offset, length=length, meter=meter)
+            return b""
+        from uftp.client import record_moving
+
+        given = record_moving.storage(session, path, send, total=length, offset=offset, meter=meter)
+        await record_moving.run(session, given)
+        return given.digest
+
+    async def _move_verified(self, session: FTPSession, send: Send, length: int | None, meter: Meter) -> bytes:
         """The server compares the digest before it gives the name: nothing is left to be asked after it."""
         from uftp.client import record_moving
 
@@ -182,6 +207,18 @@ class Upload(FileTask):
         await record_moving.run(session, given)
         assert session.records is not None  # noqa: S101 -- the caller has looked
         self._verified = session.records.options.facts or not self._options.preserve
+        return given.digest
+
+    async def verify(self, session: FTPSession, piece: Piece) -> bool | None:
+        if self._from is None or not self._from.parallel or self._device or piece.length is None:
+            return None
+        with self._by_its_name():
+            here = self._first + piece.offset
+            there = here if self._in_place else piece.offset
+            length = piece.length if self.ranged or self.length is None else self.length
+            return await agrees(
+                session, self._part or self._remote, there, length, local=self._from.fd, local_offset=here
+            )
 
     def _facts_of(self, source: Source | None) -> bytes:
         from uftp.client.record_moving import kept_facts
@@ -228,10 +265,8 @@ class Upload(FileTask):
         if self._device or self._verified:
             return
         assert self._from is not None  # noqa: S101 -- prepared before
-        if self.pieces > 1 and not self._in_place and not self._from.is_unchanged():
-            raise TransferFailed(
-                f"{self.source}: the file changed while its ranges were copied; copy it again", lasting=True
-            )
+        if self.ranged and not self._in_place and not self._from.is_unchanged():
+            raise self._changed()
         if self._renaming and await self._was_renamed(session):
             self._part = None
             return
@@ -247,11 +282,11 @@ class Upload(FileTask):
         if self._part is None or not self._renaming or await session.stat_or_none(self._part) is not None:
             return False
         there = await session.stat_or_none(self._remote)
-        return there is not None and there.size == self.moved
+        return there is not None and there.size == (self.length if self.ranged else self.moved)
 
     async def _check_size(self, session: FTPSession) -> None:
         there = await session.size(self._part or self._remote)
-        wanted = self.moved
+        wanted = self.length if self.ranged and self.length is not None else self.moved
         if self._in_place:
             if there < self._first + wanted:
                 raise TransferFailed(f"{self.target}: the server has only {there} bytes of it", lasting=True)
@@ -280,8 +315,83 @@ class Upload(FileTask):
     def leaves_remote_part(self) -> bool:
         return self._part is not None and self._stored
 
+    def leave(self) -> None:
+        self._part = None
+        self.discard()
+
     async def clean(self, session: FTPSession) -> None:
         if self._part is not None:
-            with contextlib.suppress(NotFound):
-                await session.delete(self._part)
+            await self._delete(session, self._part)
             self._part = None
+
+    async def _delete(self, session: FTPSession, path: bytes) -> None:
+        with contextlib.suppress(NotFound):
+            await session.delete(path)
+
+    # -- going on with it later -------------------------------------------------------------------------------------
+
+    @property
+    def can_be_kept(self) -> bool:
+        whole = self._options.byte_range is None and self.length is not None
+        return whole and self.splittable and not self._device and self._path != STANDARD_INPUT_NAME
+
+    def identity(self) -> bytes | None:
+        if self._options.byte_range is not None:
+            return None
+        if self._from is not None:
+            return None if self._from.size is None else b"%d %d" % (self._from.size, self._from.mtime_ns)
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return b"%d %d" % (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+    def place(self) -> bytes:
+        return self._remote
+
+    async def fingerprint(self, session: FTPSession) -> bytes:
+        try:
+            found = await trio.to_thread.run_sync(os.stat, self._path)
+        except OSError as error:
+            raise local_error(error, self._path, "read it") from error
+        self._fingerprint = source_fingerprint(found)
+        return self._fingerprint
+
+    async def is_there(self, session: FTPSession) -> bool:
+        there = await session.stat_or_none(self._remote)
+        return there is not None and not there.is_dir and there.size == self.length
+
+    async def holds(self, session: FTPSession, part: bytes, ranges: Sequence[DoneRange]) -> bool:
+        there = await session.stat_or_none(self._beside(part))
+        if there is None or there.size < max(done.offset + done.length for done in ranges):
+            return False
+        source = await trio.to_thread.run_sync(self._open)
+        try:
+            for done in latest(ranges):
+                if not await self._has(session, self._beside(part), done, source):
+                    return False
+        finally:
+            source.close()
+        return True
+
+    async def _has(self, session: FTPSession, path: bytes, done: DoneRange, source: Source) -> bool:
+        if done.digest and "BLAKE3" in session.dialect.features.hash_algorithms:
+            found = await session.checksum(path, "BLAKE3", offset=done.offset, length=done.length)
+            return found.digest == done.digest.hex()
+        return await agrees(session, path, done.offset, done.length, local=source.fd) is True
+
+    async def adopt(self, session: FTPSession, part: bytes) -> int:
+        there = self._info or await session.stat_or_none(self._remote)
+        if there is None or there.is_dir or not there.size or self.length is None or there.size > self.length:
+            return 0
+        source = await trio.to_thread.run_sync(self._open)
+        try:
+            if await agrees(session, self._remote, 0, there.size, local=source.fd) is not True:
+                return 0
+        finally:
+            source.close()
+        await session.rename(self._remote, self._beside(part))
+        return there.size
+
+    async def remove_part(self, session: FTPSession, part: bytes) -> None:
+        await self._delete(session, self._beside(part))

@@ -23,11 +23,15 @@ class PieceWork:
     Attributes:
         task, piece: which.
         attempts: that have failed.
+        moved: whether it is there, and only has to be compared.
+        digest: BLAKE3 of it that both ends have compared; empty if they have not.
     """
 
     task: FileTask
     piece: Piece
     attempts: int = 0
+    moved: bool = False
+    digest: bytes = b""
 
 
 @dataclass(slots=True, eq=False)

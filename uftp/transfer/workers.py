@@ -19,14 +19,16 @@ from typing import Final
 import trio
 
 from uftp.client.session import FTPSession
-from uftp.errors import Refused, UFTPError
+from uftp.errors import Refused, TransferFailed, UFTPError
 from uftp.streams import Meter
 from uftp.transfer import lane
 from uftp.transfer.batch import Batch, Plan, SmallFile
 from uftp.transfer.options import CopyOptions
-from uftp.transfer.pieces import Piece, Splitting, split
+from uftp.transfer.pieces import Piece, Splitting, split, split_rest
 from uftp.transfer.pool import SessionPool
+from uftp.transfer.rate import RateShares
 from uftp.transfer.results import CopyState, FileResult
+from uftp.transfer.resuming import Resuming
 from uftp.transfer.retrying import may_pass, wait_before
 from uftp.transfer.task import FileTask
 from uftp.transfer.work import BatchWork, EndWork, PieceWork, Work, WorkQueue
@@ -44,15 +46,23 @@ class Scheduler:
         pool: sessions; its limit grows with the workers.
         state: counts and reports.
         options: how often to try, and when to give up.
+        resuming: what an earlier run has left, and where this one notes what it does; None for neither.
         splitting: how to cut files, and how many workers are worth it.
     """
 
     def __init__(
-        self, pool: SessionPool, state: CopyState, options: CopyOptions, splitting: Splitting | None = None
+        self,
+        pool: SessionPool,
+        state: CopyState,
+        options: CopyOptions,
+        resuming: Resuming | None = None,
+        splitting: Splitting | None = None,
     ) -> None:
         self._pool = pool
         self._state = state
         self._options = options
+        self._resuming = resuming
+        self._limit = RateShares(options.limit_rate)
         self._splitting = splitting or Splitting.of(options)
         self._workers = 0
         self._pieces = 0
@@ -68,21 +78,26 @@ class Scheduler:
     async def run(self, plan: Plan) -> None:
         """Run `plan`, which offers work, and the workers, until all is done, or too many files have failed.
 
-        Cancelling leaves no part files, on either side, if the server can be reached within a quarter of a minute.
+        Cancelling leaves no part files, on either side, if the server can be reached within a quarter of a minute, but
+        for those that a later run goes on with.
 
         Raises:
             UFTPError: what `plan` raises, after the work offered before has ended.
         """
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    self._nursery = nursery
-                    try:
-                        await plan(self)
-                    except UFTPError as error:
-                        self._plan_error = error
-                    self._state.planned = True
-                    self._queue.complete()
+                async with trio.open_nursery() as beside:
+                    if self._resuming is not None:
+                        beside.start_soon(self._resuming.run)
+                    async with trio.open_nursery() as nursery:
+                        self._nursery = nursery
+                        try:
+                            await plan(self)
+                        except UFTPError as error:
+                            self._plan_error = error
+                        self._state.planned = True
+                        self._queue.complete()
+                    beside.cancel_scope.cancel()
         finally:
             with trio.move_on_after(_CLEANING_SECONDS, shield=True):
                 for task in list(self._open_tasks):
@@ -95,12 +110,13 @@ class Scheduler:
     async def offer(self, task: FileTask) -> None:
         """Queue a task; waits while enough is queued."""
         self._state.files_found += 1
-        self._state.bytes_found += task.length or 0
         self._check_failures()
-        pieces = [Piece(0, None)]
-        if task.length is not None:
-            size = self._splitting.piece_size(task.length) if task.splittable else max(1, task.length)
-            pieces = list(split(task.length, size))
+        if self._resuming is not None and await self._resuming.is_done(task):
+            self._state.files_unchanged += 1
+            task.discard()
+            return
+        pieces = await self._pieces_of(task)
+        self._state.bytes_found += task.length or 0
         self._expect(task, len(pieces))
         for piece in pieces:
             self._pieces += 1
@@ -108,11 +124,34 @@ class Scheduler:
             self._begin_workers()
             await self._queue.put(PieceWork(task, piece))
 
+    async def _pieces_of(self, task: FileTask) -> list[Piece]:
+        """What is to be moved of a file; an empty piece if nothing is, as it has to be ended."""
+        length = task.length
+        if length is None:
+            return [Piece(0, None)]
+        if self._resuming is not None and task.can_be_kept and self._splitting.is_worth_keeping(length):
+            there = await self._resuming.take_up(task)
+            if task.part_name is not None:
+                task.ranged = True
+                size = self._splitting.kept_piece_size(length)
+                return list(split_rest(length, size, there)) or [Piece(length, 0)]
+        size = self._splitting.piece_size(length) if task.splittable else max(1, length)
+        pieces = list(split(length, size))
+        task.ranged = len(pieces) > 1
+        return pieces
+
     async def offer_batch(self, batch: Batch) -> None:
         """Queue small files of one directory; waits while enough is queued."""
         self._state.files_found += len(batch.files)
-        self._state.bytes_found += batch.size
         self._check_failures()
+        if self._resuming is not None:
+            left = await self._resuming.not_done(batch)
+            if len(left) < len(batch.files):
+                self._state.files_unchanged += len(batch.files) - len(left)
+                batch = replace(batch, files=left)
+                if not left:
+                    return
+        self._state.bytes_found += batch.size
         self._pieces += len(batch.files)
         self._worth += len(batch.files) / (_SMALL_FOR_ONE if self._has_lane else 1)
         self._begin_workers()
@@ -120,6 +159,7 @@ class Scheduler:
 
     def _expect(self, task: FileTask, pieces: int) -> None:
         task.pieces = task.unhandled = task.unmoved = pieces
+        task.limit = self._limit
         self._open_tasks.add(task)
 
     def _begin_workers(self) -> None:
@@ -182,19 +222,50 @@ class Scheduler:
         if task.error is None:
             try:
                 async with self._session() as session:
-                    await self._run_piece(session, task, work.piece)
+                    compared = await self._step(session, work)
             except UFTPError as error:
                 if task.error is None and task.may_move_again() and self._is_tried_again(work, error):
                     return
                 self._fail(task, error)
             else:
-                task.unmoved -= 1
+                if not compared:
+                    self._queue.put_back(work)  # others may move their pieces meanwhile
+                    return
+                if task.error is None:
+                    self._note_range(work)
+                    task.unmoved -= 1
         if task.error is None and task.unmoved == 0:
             await self._finish(EndWork(task))
         else:
             await self._handled(task)
 
-    async def _run_piece(self, session: FTPSession, task: FileTask, piece: Piece) -> None:
+    async def _step(self, session: FTPSession, work: PieceWork) -> bool:
+        """Move a piece or, if it has moved without a digest, compare it. Whether that was all."""
+        task, piece = work.task, work.piece
+        if not work.moved:
+            work.digest = await self._run_piece(session, task, piece)
+            work.moved = True
+            return bool(work.digest or not self._options.verify or task.error is not None or piece.length == 0)
+        same = await task.verify(session, piece)
+        if same is None:
+            self._note_unverified(task)
+        elif not same:
+            work.moved = False
+            raise TransferFailed(f"{task.source}: what has arrived is not what the source has")
+        return True
+
+    def _note_unverified(self, task: FileTask) -> None:
+        if not self._state.unverified:
+            self._state.on_note("no checksums can be had to compare files with their sources; only sizes are")
+        if not task.unverified:
+            task.unverified = True
+            self._state.unverified += 1
+
+    def _note_range(self, work: PieceWork) -> None:
+        if self._resuming is not None:
+            self._resuming.note_range(work.task, work.piece, work.digest)
+
+    async def _run_piece(self, session: FTPSession, task: FileTask, piece: Piece) -> bytes:
         async with task.lock:
             if task.began is None:
                 task.began = time.monotonic()
@@ -202,12 +273,12 @@ class Scheduler:
                 await task.prepare(session)
                 task.prepared = True
         if task.error is not None:
-            return
+            return b""
         meter = Meter()
         task.meters.add(meter)
         self._state.start(meter, task.source)
         try:
-            await task.move(session, piece, meter)
+            digest = await task.move(session, piece, meter)
             task.moved += meter.moved
         except BaseException:
             meter.moved = 0  # of a piece nothing counts before its end
@@ -215,6 +286,7 @@ class Scheduler:
         finally:
             self._state.stop(meter)
             task.meters.discard(meter)
+        return digest
 
     async def _finish(self, work: EndWork) -> None:
         task = work.task
@@ -258,10 +330,24 @@ class Scheduler:
     async def _clean(self, task: FileTask) -> None:
         # Interrupted half-way, the task stays open, and is cleaned at the end of `run`.
         if task.finished:
+            self._note_end(task)
             task.discard()  # closes a descriptor; removing an unfinished file may take longer
+        elif task.part_name is not None and (task.error is None or may_pass(task.error) or self._pool.failed):
+            await self._leave(task)
         else:
             await self._remove_parts(task)
+            self._note_end(task)
         self._open_tasks.discard(task)
+
+    def _note_end(self, task: FileTask) -> None:
+        if self._resuming is not None:
+            self._resuming.note_end(task)
+
+    async def _leave(self, task: FileTask) -> None:
+        """A later run of the copy goes on with it."""
+        if self._resuming is not None:
+            await self._resuming.flush()  # as long as it is open
+        await trio.to_thread.run_sync(task.leave)
 
     async def _remove_parts(self, task: FileTask) -> None:
         await trio.to_thread.run_sync(task.discard)
@@ -293,7 +379,7 @@ class Scheduler:
 
         try:
             async with self._session() as session:
-                if lane.possible(session):
+                if lane.possible(session) and not self._options.limit_rate:
                     rest = await lane.carry(session, supply, done, options=self._options, state=self._state)
                 else:
                     self._has_lane = False
@@ -343,6 +429,8 @@ class Scheduler:
             self._retry(work, error)
 
     def _carried(self, batch: Batch, files: Sequence[SmallFile]) -> None:
+        if self._resuming is not None:
+            self._resuming.note_batch(batch, files)
         if not self._state.each_file:
             self._state.files_done += len(files)
             return
