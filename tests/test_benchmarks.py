@@ -37,7 +37,9 @@ def test_a_client_that_fails_is_named_with_its_last_words() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["legacy_layers", "small_files", "throughput", "logins", "session_requests"])
+@pytest.mark.parametrize(
+    "program", ["legacy_layers", "small_files", "throughput", "logins", "session_requests", "objects"]
+)
 def test_they_print_a_table(program: str) -> None:
     few = {
         "legacy_layers": ["--size", "2", "--rounds", "1"],
@@ -45,6 +47,7 @@ def test_they_print_a_table(program: str) -> None:
         "logins": ["--count", "4", "--repeat", "1", "--at-once", "2"],
         "small_files": ["--count", "20", "--repeat", "1"],
         "session_requests": ["--count", "4", "--repeat", "1", "--at-once", "2"],
+        "objects": ["--size", "1", "--repeat", "1", "--seconds", "1"],
     }
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{program}", *few[program]],
@@ -60,6 +63,7 @@ def test_they_print_a_table(program: str) -> None:
         "logins": "uftpd ",
         "small_files": "MODE U",
         "session_requests": "security session",
+        "objects": "uftpd https",
     }
     assert row[program] in done.stdout
 
