@@ -127,7 +127,7 @@ BAD_RETR: dict[str, tuple[Action, str]] = {
     "150 twice": (reply("150 OK 5 bytes\r\n150 OK 5 bytes"), "out of turn"),
     "no reply": (lambda dialogue, argument: None, "no reply"),
     "150, then silence": (reply("150 OK 5 bytes"), "no byte moved"),
-    "hangs up": (hanging_up, "closed the connection"),
+    "hangs up": (hanging_up, "closed the (data )?connection"),
     "garbage for a reply": (reply("hello"), "no FTP reply"),
     "421": (reply("421 going down"), "421 going down"),
 }

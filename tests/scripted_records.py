@@ -78,6 +78,7 @@ class RecordDialogue:
         self._listener: socket.socket | None = None
         self._checker: HelloChecker | None = None
         self._salt = b""
+        self._renamed = b""
         self._reader: RecordReader | None = None
         self._writer: RecordWriter | None = None
 
@@ -262,6 +263,17 @@ class RecordDialogue:
     def _discard(self) -> None:
         self.reader.begin(self.number, self.binding).discard(Meter())
 
+    def rename_from(self, argument: str) -> None:
+        """RNFR."""
+        self._renamed = self.name(argument)
+        self.say("350 OK")
+
+    def rename_to(self, argument: str) -> None:
+        """RNTO."""
+        if self._renamed in self.files:
+            self.files[self.name(argument)] = self.files.pop(self._renamed)
+        self.say("250 OK")
+
     def list_directory(self, argument: str) -> None:
         """MLSD of the one directory there is."""
         self.say("150 OK")
@@ -288,8 +300,8 @@ _ACTIONS: Mapping[str, Action] = {
     "TYPE": reply("200 OK"),
     "PWD": reply('257 "/"'),
     "MFF": reply("213 OK"),
-    "RNFR": reply("350 OK"),
-    "RNTO": reply("250 OK"),
+    "RNFR": RecordDialogue.rename_from,
+    "RNTO": RecordDialogue.rename_to,
     "DELE": reply("250 OK"),
     "ABOR": reply("226 nothing to abort"),
     "MLST": reply("250-\r\n size=1000;modify=20210203040506;type=file; x\r\n250 End"),
@@ -355,6 +367,8 @@ def record_server(
         while True:
             try:
                 control, _ = listener.accept()
+                # A reply that was sent counts, whatever ends the connection behind it.
+                control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 return
             control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -12,6 +12,7 @@ of the files under way, and by giving up the hold on any that is announced as la
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -64,6 +65,10 @@ class Rest(NamedTuple):
     batch: Batch
     file: SmallFile
     error: UFTPError | None
+
+
+class _NoDataConnection(NetworkError):
+    """The server says 425."""
 
 
 class _Exchange:
@@ -156,6 +161,8 @@ class LaneThread:
         self._arriving: deque[_Exchange] = deque()
         self._unanswered = 0
         self._held = 0
+        self._suspect: _Exchange | None = None  # what is being looked at
+        self._progress = False  # whether any file has come to its end, good or bad
         self._lines: list[bytes] = []
         self._output = memoryview(b"")
         self._sending = False  # whether gathered records wait for the kernel
@@ -236,21 +243,35 @@ class LaneThread:
             raise TimedOut(f"{self._session.name}: nothing moved for {seconds:.0f} seconds")
 
     def _lose(self, error: UFTPError) -> None:
-        """The session is lost, through the first file that was under way: the others may be begun again."""
+        """The session is lost, through one of the files under way: the others may be begun again."""
         self.lost = error
-        under_way = {one.number: one for one in (*self._due, *self._arriving)}
-        blame = not self._stop_meter.cancelled
-        for _, one in sorted(under_way.items()):
-            if one.error is not None:
-                self.rest.append(Rest(one.batch, one.file, one.error))
-            else:
-                self.rest.append(Rest(one.batch, one.file, self._named(one, error) if blame else None))
-                blame = False
+        suspect = self._suspect
+        if not self._stop_meter.cancelled:
+            self._salvage()
+        under_way = {one.number: one for one in (*self._due, *self._arriving) if not one.aside}
+        if not isinstance(error, PeerBrokeProtocol) or suspect is None or suspect.number not in under_way:
+            # Replies of some that were done may be lost with it. So the first one is to blame only if it stood at the
+            # beginning; else it will, the next time.
+            suspect = None if self._progress else min(under_way.values(), key=lambda one: one.number, default=None)
+            if isinstance(error, _NoDataConnection):
+                # Lost before the one that it is said of: by what the server was sending then.
+                suspect = next((one for one in self._arriving if not one.carried), suspect)
+        for one in under_way.values():
+            if one.error is None and one is suspect and not self._stop_meter.cancelled:
+                one.error = self._named(one, error)
+            self.rest.append(Rest(one.batch, one.file, one.error))
         self._due.clear()
         self._arriving.clear()
         if self._batch is not None:
             self.rest += [Rest(self._batch, file, None) for file in self._batch.files[self._place :]]
             self._batch = None
+
+    def _salvage(self) -> None:
+        """Take what has come before the connections broke: the one that breaks first tells nothing of the other."""
+        for take in (self._take_replies, self._take_records, self._take_replies):
+            with contextlib.suppress(UFTPError, StreamError, OSError):
+                while take():
+                    pass
 
     def _named(self, one: _Exchange, error: UFTPError) -> UFTPError:
         kind = type(error) if isinstance(error, PeerBrokeProtocol | TimedOut) else NetworkError
@@ -371,7 +392,7 @@ class LaneThread:
         for line in lines:
             if not self._due:
                 raise PeerBrokeProtocol(f"{self._session.name}: a reply to nothing: {printable(line[:80])}")
-            one = self._due[0]
+            self._suspect = one = self._due[0]
             if line[:1] == b"1" and line[3:4] == b" ":
                 if one.begun:
                     raise self._out_of_turn(line)
@@ -380,15 +401,16 @@ class LaneThread:
                     self._announced(one, line)
                     self._arriving.append(one)
                 continue
-            self._due.popleft()
-            self._unanswered -= one.cost
-            one.answered = True
             if line[:4] != b"226 " and not (line[:1] == b"2" and line[3:4] == b" "):
                 self._refused(one, line)
             elif not one.begun:
                 raise self._out_of_turn(line)
+            self._due.popleft()
+            self._unanswered -= one.cost
+            one.answered = True
             if one.batch.upload or one.carried or not one.begun:
                 self._settle(one)
+        self._suspect = None
         return True
 
     def _announced(self, one: _Exchange, line: bytes) -> None:
@@ -404,9 +426,9 @@ class LaneThread:
         if not line[:3].isdigit() or line[3:4] != b" ":
             raise PeerBrokeProtocol(f"{self._session.name}: the server sent no FTP reply: {printable(line[:80])}")
         said = reply(int(line[:3]), line[4:])
-        if said.code in (421, 425):
-            self._due.appendleft(one)  # it is under way still, and so are the others
-            one.answered = False
+        if said.code == 425:
+            raise _NoDataConnection(f"{self._session.name}: {server_said(said)}")
+        if said.code == 421:
             raise NetworkError(f"{self._session.name}: {server_said(said)}")
         if one.error is not None:
             return
@@ -443,10 +465,12 @@ class LaneThread:
                     one.error = one.error or self._length_is_wrong(one, len(content))
                 elif one.error is None:
                     one.content = bytes(content)
-            elif reader.awaits_file(one.number):
+            elif self.lost is not None or reader.awaits_file(one.number):
                 return moved
             else:
+                self._suspect = one
                 self._take_slowly(one)
+                self._suspect = None
             arriving.popleft()
             one.carried = moved = True
             if one.answered:
@@ -488,6 +512,7 @@ class LaneThread:
 
     def _settle(self, one: _Exchange) -> None:
         """All of it is known."""
+        self._progress = True
         batch, file = one.batch, one.file
         if batch.upload:
             if one.error is None:
