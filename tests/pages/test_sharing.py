@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -156,6 +157,21 @@ def test_a_single_download_is_not_used_up_by_looking(browser: Browser, site: Sit
         browser.wait(lambda: program.head(link).status_code == 404)
     browser.driver.get(link)
     assert browser.find("h1").text == "There is nothing here"
+
+
+def test_a_download_has_arrived_whatever_other_connections_do(site: Site, directory: Path) -> None:
+    link = share(site, directory / "plain.bin", onetime=True)
+    with client(site) as program:
+        assert program.head(link).status_code == 200
+        with client(site) as other:  # a later connection, and one that is over before the download is
+            assert other.head(link).status_code == 200
+        assert program.get(link).content == content_of("plain.bin")
+        deadline = time.monotonic() + 60
+        while program.head(link).status_code != 404:
+            assert time.monotonic() < deadline
+    log = (site.root.parent / "state" / "uftpd.log").read_text()
+    # The beginning of the id is all that the log has of it.
+    assert not [line for line in log.splitlines() if "delivery failed" in line and link.rpartition("/")[2][:8] in line]
 
 
 @pytest.mark.parametrize("address", ["/rest/access/TEST/nothing", "/rest/access/NONE/x/y", "/ui/nothing"])

@@ -25,6 +25,7 @@ import trio
 from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ConnectionState
 
 from uftp.errors import NetworkError
 from uftpd.auth.addresses import parse_address
@@ -57,7 +58,8 @@ class _OnlyHttp11(H11Protocol):
         super().__init__(*args, **options)
         connection = getattr(self.send, "__self__", None)
         if isinstance(connection, BoundedConnection):
-            self.connection_state[OUTGOING] = connection.outgoing
+            # Hypercorn has one state for all connections.
+            self.connection_state = ConnectionState({**self.connection_state, OUTGOING: connection.outgoing})
 
     async def _check_protocol(self, event: object) -> None:
         pass
