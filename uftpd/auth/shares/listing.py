@@ -110,6 +110,7 @@ def directory_view(
         archives=archives,
         readme=readme,
         commands=_directory_commands(visit, url + href),
+        upload_command=_upload_command(visit, url + href),
         base=base,
     )
 
@@ -130,6 +131,7 @@ def file_view(visit: Visit, size: int, modified: float | None, *, url: str, base
         view=f"{href}?view=1" if shows_inline(kind) and not visit.share.uses else "",
         checksums=[Link(label, f"{href}?checksum={word}") for label, word in CHECKSUMS],
         commands=_file_commands(visit, url + href),
+        upload_command=_upload_command(visit, url + href),
         base=base,
     )
 
@@ -203,8 +205,8 @@ def _directory_commands(visit: Visit, url: str) -> list[Command]:
     if not visit.share.uses:
         target = shlex.quote(f"{name}.zip")
         commands.append(Command("Download with curl", f"curl {user}-o {target} {shlex.quote(url + '?format=zip')}"))
-    if visit.share.access >= ShareAccess.WRITE:
-        commands.append(Command("Upload with curl", f"curl {user}-T FILE {shlex.quote(url)}"))
+    if upload := _upload_command(visit, url):
+        commands.append(Command("Upload with curl", upload))
     return commands
 
 
@@ -215,9 +217,15 @@ def _file_commands(visit: Visit, url: str) -> list[Command]:
         Command("Download with curl", f"curl {user}-C - -o {name} {shlex.quote(url)}"),
         Command("Download with uftp", f"uftp get-share {shlex.quote(url)}"),
     ]
-    if visit.share.access >= ShareAccess.WRITE:
-        commands.append(Command("Upload with curl", f"curl {user}-T FILE {shlex.quote(url)}"))
+    if upload := _upload_command(visit, url):
+        commands.append(Command("Upload with curl", upload))
     return commands
+
+
+def _upload_command(visit: Visit, url: str) -> str:
+    if visit.share.access < ShareAccess.WRITE:
+        return ""
+    return f"curl {_user(visit)}-T FILE {shlex.quote(url)}"
 
 
 def _user(visit: Visit) -> str:
