@@ -99,6 +99,8 @@ class Reports:
         state = self.state
         if self._dry_run:
             return "nothing was changed"
+        if "-" in sys.argv[1:]:
+            return "what came from standard input has to come again"
         done = f"{state.files_done} of {_found(state)} files done; " if state.files_found else ""
         return f"{done}to go on: {resume_command(sys.argv)}"
 

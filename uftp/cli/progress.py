@@ -78,20 +78,23 @@ def progress_line(state: CopyState, rate: float | None = None) -> str:
         rate: bytes per second of late; None for that since the beginning.
     """
     seconds = max(time.monotonic() - state.started, 1e-9)
-    rate = state.moved / seconds if rate is None else rate
+    moved = state.moved
+    rate = moved / seconds if rate is None else rate
     done = state.files_done + state.files_failed
     more = "" if state.planned else "+"
     parts = [
         f"{done}/{state.files_found}{more} files",
-        f"{human_size(state.moved)} of {human_size(state.bytes_found)}{more}",
+        f"{human_size(moved)} of {human_size(state.bytes_found)}{more}"
+        if moved <= state.bytes_found
+        else human_size(moved),
         f"{human_size(rate)}/s",
     ]
     if state.files_unchanged:
         parts.append(f"{state.files_unchanged} unchanged")
     if state.files_failed:
         parts.append(f"{state.files_failed} failed")
-    if state.planned and rate:
-        parts.append(f"{_duration(max(0, state.bytes_found - state.moved) / rate)} left")
+    if state.planned and rate and moved <= state.bytes_found:
+        parts.append(f"{_duration((state.bytes_found - moved) / rate)} left")
     return ", ".join(parts)
 
 
