@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "rm": ("rm", "Remove files and directories."),
     "checksum": ("checksum", "Compute checksums on the server."),
     "share": ("share", "Share a file or directory by a link."),
+    "get-share": ("get_share", "Fetch what somebody has shared, by its link."),
     "login": ("login", "Log in through an identity provider, in a browser."),
     "logout": ("logout", "Forget such a login."),
     "issue-token": ("issue_token", "Get a token that stands for you, for a job or a script."),

@@ -328,7 +328,7 @@ class AuthServer:
         import httpx2
 
         if self._http is None:
-            self._http = _http_client(self._options)
+            self._http = open_http_client(self._options)
         # Names the request in the server's log too, and in that of the data node, if they are of our kind.
         request_id = secrets.token_hex(8)
         headers = {**headers, _REQUEST_ID_HEADER: request_id}
@@ -390,7 +390,12 @@ def _clock_ahead(response: httpx2.Response) -> float:
         return 0.0
 
 
-def _http_client(options: HttpOptions) -> httpx2.AsyncClient:
+def open_http_client(options: HttpOptions) -> httpx2.AsyncClient:
+    """A client for HTTP as the options have it; it follows no redirects.
+
+    Raises:
+        LocalFileError: the CA file cannot be read.
+    """
     import httpx2
 
     import uftp

@@ -141,6 +141,7 @@ def directory_json(visit: Visit, entries: Sequence[FileInfo], *, complete: bool,
     share = visit.share
     return {
         "path": "".join(f"{_text(part)}/" for part in visit.parts),
+        "name": _text(visit.name),
         "directory": True,
         "writable": share.access >= ShareAccess.WRITE,
         "counted": bool(share.uses),
