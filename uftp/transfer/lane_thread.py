@@ -71,6 +71,9 @@ class _NoDataConnection(NetworkError):
     """The server says 425."""
 
 
+_HOLE: Final = bytes(SMALL_FILE)  # no shorter one travels as such
+
+
 class _Exchange:
     """A command under way."""
 
@@ -494,6 +497,9 @@ class LaneThread:
             moved = incoming.to_chunks(take, one.announced, self._stop_meter)
             if moved != one.announced or not incoming.finish():
                 one.error = one.error or self._length_is_wrong(one, moved)
+            elif one.error is None and _HOLE in content:
+                self.aside.append((one.batch, one.file))  # what came as holes should stay such here
+                one.aside = True
             else:
                 one.content, one.facts = bytes(content), incoming.facts
         except (Aborted, Garbled) as error:
