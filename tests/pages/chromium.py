@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -93,7 +94,9 @@ class Browser:
 
     def wait(self, condition: Callable[[], T | None]) -> T:
         """What a condition gives once it is no longer None, False or empty."""
-        found: T = WebDriverWait(self.driver, SECONDS).until(lambda _: condition())  # type: ignore[assignment]
+        # An element is gone when its page gives way to the next: look again.
+        waiting = WebDriverWait(self.driver, SECONDS, ignored_exceptions=[StaleElementReferenceException])
+        found: T = waiting.until(lambda _: condition())  # type: ignore[assignment]
         return found
 
     def run(self, script: str, *arguments: object) -> Any:

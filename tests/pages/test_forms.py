@@ -8,7 +8,7 @@ from http.cookies import SimpleCookie
 
 import httpx2
 import pytest
-from page_site import BROWSER, client
+from page_site import BROWSER, client, share
 from uftp_site import Site
 
 from uftpd.config.auth import Limits
@@ -190,3 +190,22 @@ def test_style_and_script_are_kept_for_ever_and_nothing_else_is(visitor: httpx2.
     assert kinds == {"text/css", "text/javascript", "image/svg+xml"}
     for wrong in ("x.0000000000000000.css", "page.css", "..%2frender.py", "page.0000000000000000.py", "%00"):
         assert visitor.get(f"/ui/static/{wrong}").status_code == 404
+
+
+def test_a_browser_is_asked_who_it_is_until_it_says_so_rightly(site: Site) -> None:
+    names = list(site.people)
+    if len(names) < 2:
+        pytest.skip("needs two people, and so root")
+    with client(site, auth=(names[1], site.password(names[1]))) as other:
+        dn = other.get("/rest/share").json()["userInfo"]["dn"]
+    path = site.file(site.directory() / "f", b"for one")
+    link = share(site, path, user=dn)
+    with client(site, headers=BROWSER) as visitor:
+        for auth in (None, (names[1], "wrong"), (names[0], site.password(names[0]))):
+            reply = visitor.get(link, auth=auth)
+            assert reply.status_code == 401
+            assert reply.headers["content-type"].startswith("text/html")
+            assert reply.headers["www-authenticate"].startswith("Basic ")
+        reply = visitor.get(link, auth=(names[1], site.password(names[1])))
+        assert reply.status_code == 200
+        assert "<h1>" in reply.text
