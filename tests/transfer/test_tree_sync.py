@@ -29,7 +29,7 @@ from uftp.transfer.options import CopyOptions
 from uftp.transfer.results import CopyState, CopySummary, FileResult
 from uftp.transfer.sync import SyncSummary
 from uftp.transfer.sync_comparison import Comparison, same_time
-from uftp.transfer.tree_sync import TreeSyncOptions, sync
+from uftp.transfer.tree_sync import TreeSyncOptions, sync_places
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ class Site:
 
         async def main() -> CopySummary | SyncSummary:
             with trio.fail_after(60):
-                return await sync(
+                return await sync_places(
                     *places,
                     access=access or self.access,
                     options=TreeSyncOptions(copy=CopyOptions(**options), **own),
@@ -111,6 +111,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield found
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals of what is tested are kept apart from the person's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 Content = bytes | None | str  # a file, a directory, a link to somewhere

@@ -15,7 +15,7 @@ from uftp.errors import Refused
 from uftp.transfer.filters import Filters, make_rules
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.results import CopyState, CopySummary, FileResult
-from uftp.transfer.tree_sync import TreeSyncOptions, sync
+from uftp.transfer.tree_sync import TreeSyncOptions, sync_places
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +34,12 @@ def there(server: PlainServer) -> Iterator[Path]:
     yield server.root / "tree"
     for path in server.root.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals of what is tested are kept apart from the person's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -55,7 +61,9 @@ def run(source: str | Path, target: str | Path, **options: object) -> tuple[Copy
     async def main() -> CopySummary:
         asked = TreeSyncOptions(copy=copy, **options)  # type: ignore[arg-type]
         with trio.fail_after(60):
-            found = await sync(str(source), str(target), options=asked, state=CopyState(on_result=results.append))
+            found = await sync_places(
+                str(source), str(target), options=asked, state=CopyState(on_result=results.append)
+            )
         assert isinstance(found, CopySummary)
         return found
 

@@ -82,7 +82,7 @@ def command(
     from uftp.cli.progress import showing_progress
     from uftp.transfer.options import CopyOptions
     from uftp.transfer.sync import SyncSummary
-    from uftp.transfer.tree_sync import TreeSyncOptions, sync
+    from uftp.transfer.tree_sync import TreeSyncOptions, sync_places
 
     source, target = settings.expand(source), settings.expand(target)
     remote = source if is_url(source) else target
@@ -112,7 +112,7 @@ def command(
 
     async def run() -> CopySummary | SyncSummary:
         async with showing_progress(settings, reports.state, interval=many.progress_interval):
-            return await sync(source, target, access=access, options=options, state=reports.state)
+            return await sync_places(source, target, access=access, options=options, state=reports.state)
 
     summary = run_async(settings, run, when_interrupted=reports.interrupted)
     if not isinstance(summary, SyncSummary):

@@ -32,6 +32,7 @@ from uftp.transfer.plan import join
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.remote_side import RemoteSide
 from uftp.transfer.results import CopyState, CopySummary, FileResult
+from uftp.transfer.resuming import Resuming, keeping_journal
 from uftp.transfer.sync import TRUSTED, SyncSummary, sync_file
 from uftp.transfer.sync_comparison import Comparison
 from uftp.transfer.tree_makers import DownloadMaker, Maker, UploadMaker
@@ -71,7 +72,7 @@ class TreeSyncOptions:
     delta: Delta = "auto"
 
 
-async def sync(
+async def sync_places(
     source: str,
     target: str,
     *,
@@ -108,7 +109,9 @@ async def sync(
     url = parse_url(source if is_url(source) else target)
     if url.pattern is not None:
         raise UsageError(f"{url.display()}: sync takes no wildcards; it makes one place equal to another")
-    options = replace(options, copy=replace(options.copy, recursive=True, preserve=True))
+    # A journal knows files by size and time, which is what --checksum does not trust.
+    resume = False if options.checksum else options.copy.resume
+    options = replace(options, copy=replace(options.copy, recursive=True, preserve=True, resume=resume))
     job = _TreeSync(access, options, state, url)
     if is_url(source):
         return await job.download(os.fsencode(target)) or await _one_file(source, target, access, options, state)
@@ -144,6 +147,7 @@ class _TreeSync:
         self._state = state
         self._url = url
         self._later = Later()
+        self._verify = options.copy.verify
 
     @asynccontextmanager
     async def _pool(self, connector: Connector) -> AsyncIterator[SessionPool]:
@@ -178,7 +182,7 @@ class _TreeSync:
         top = _top(info)
         url = self._url
         async with (
-            self._access.connector(url, directory_around(url), writes=True) as connector,
+            self._access.connector(url, directory_around(url), writes=True, digest=self._verify) as connector,
             self._pool(connector) as pool,
         ):
             async with pool.session() as session:
@@ -195,7 +199,12 @@ class _TreeSync:
             if there is None and not self._options.copy.dry_run:
                 async with pool.session() as session:
                     await session.mkdir(url.path.rstrip(b"/"))
-            await self._run(pool, source, target, maker, options, Pair(b"", top, present, frozenset()))
+            pair = Pair(b"", top, present, frozenset())
+            place = os.fsdecode(_absolute(local))
+            async with keeping_journal(
+                pool, self._state, self._options.copy, sources=[place], target=url.display()
+            ) as kept:
+                await self._run(pool, source, target, maker, options, pair, kept)
         return self._state.summary()
 
     async def download(self, local: bytes) -> CopySummary | None:
@@ -203,7 +212,7 @@ class _TreeSync:
         if local == b"-":
             raise UsageError("-: sync needs a place to compare with; use cat, or cp to standard output")
         url = self._url
-        async with self._access.connector(url) as connector, self._pool(connector) as pool:
+        async with self._access.connector(url, digest=self._verify) as connector, self._pool(connector) as pool:
             async with pool.session() as session:
                 dialect = session.dialect
                 info = await session.stat(url.path)
@@ -216,7 +225,12 @@ class _TreeSync:
             target = LocalSide(local, "keep")
             maker = DownloadMaker(local, url, self._options.copy, dialect, self._deltas(dialect, pool))
             top = Entry.of(info)._replace(name=b"")
-            await self._run(pool, source, target, maker, options, Pair(b"", top, present, frozenset()))
+            pair = Pair(b"", top, present, frozenset())
+            place = _absolute(local)
+            async with keeping_journal(
+                pool, self._state, self._options.copy, sources=[url.display()], target=os.fsdecode(place), top=place
+            ) as kept:
+                await self._run(pool, source, target, maker, options, pair, kept)
         return self._state.summary()
 
     def _local_target(self, local: bytes) -> Entry | None:
@@ -250,13 +264,20 @@ class _TreeSync:
         return Deltas(pool, self._url, self._state, always=self._options.delta == "always")
 
     async def _run(
-        self, pool: SessionPool, source: Side, target: Side, maker: Maker, plan_options: PlanOptions, top: Pair
+        self,
+        pool: SessionPool,
+        source: Side,
+        target: Side,
+        maker: Maker,
+        plan_options: PlanOptions,
+        top: Pair,
+        kept: Resuming | None,
     ) -> None:
         self._protects = plan_options.protects
         await self._check_not_empty(source, target, top)
         try:
             plan = TreePlan(source, target, maker, plan_options, self._state, self._later, [top])
-            await self._carry_out(pool, plan)
+            await self._carry_out(pool, plan, kept)
             await self._send_changes(source, target, maker)
             if await self._may_remove(target):
                 await self._remove(target, self._later.in_the_way)
@@ -264,7 +285,7 @@ class _TreeSync:
                     again = TreePlan(
                         source, target, maker, plan_options, self._state, self._later, (), self._later.replacements
                     )
-                    await self._carry_out(pool, again)
+                    await self._carry_out(pool, again, kept)
                 if self._is_clean:
                     await self._remove(target, self._later.extra)
             await self._set_directory_facts(target)
@@ -311,12 +332,12 @@ class _TreeSync:
             "add --force if that is meant"
         )
 
-    async def _carry_out(self, pool: SessionPool, plan: TreePlan) -> None:
+    async def _carry_out(self, pool: SessionPool, plan: TreePlan, kept: Resuming | None) -> None:
         if self._options.copy.dry_run:
             await plan(_NoQueue())
             self._state.planned = True
         else:
-            await Scheduler(pool, self._state, self._options.copy).run(plan)
+            await Scheduler(pool, self._state, self._options.copy, kept).run(plan)
 
     # -- afterwards -----------------------------------------------------------------------------------------------
 
@@ -452,3 +473,7 @@ class _NoQueue:
 def _top(info: os.stat_result) -> Entry:
     unique = b"%d.%d" % (info.st_dev, info.st_ino)
     return Entry(b"", "directory", 0, info.st_mtime_ns, stat.S_IMODE(info.st_mode) & 0o777, None, unique)
+
+
+def _absolute(local: bytes) -> bytes:
+    return os.path.abspath(local)
