@@ -246,8 +246,8 @@ class SmallFiles:
             if connection.reader.top_up():
                 return True
             self._before_waiting()
-            return connection.reader.top_up(_A_MOMENT)
-        except StreamError:
+            return not connection.is_broken() and connection.reader.top_up(_A_MOMENT)
+        except (StreamError, OSError):
             return False
 
     def _present(self, name: bytes) -> os.stat_result | None:
