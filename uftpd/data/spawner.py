@@ -8,7 +8,6 @@ the user list and the session limits itself.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import resource
@@ -30,6 +29,7 @@ from uftp.protocol.command_port import Purpose
 from uftpd.config.data import DataConfig, checked
 from uftpd.config.toml import ConfigError, load
 from uftpd.data import systemd
+from uftpd.data.relay_processes import Relays
 from uftpd.data.spawn_messages import (
     MAX_MESSAGE,
     DrainAll,
@@ -76,28 +76,6 @@ class Child:
     pid: int
     pidfd: int
     purpose: Purpose = Purpose.LOGIN
-
-
-@dataclass(slots=True)
-class Relay:
-    """A process that ends TLS for the object server.
-
-    Attributes:
-        ready_pipe: brings a byte when it serves; -1 once it has.
-        generation: of the configuration it was started with.
-        retiring: told to end with its connections.
-    """
-
-    pid: int
-    pidfd: int
-    ready_pipe: int
-    generation: int
-    retiring: bool = False
-
-    @property
-    def ready(self) -> bool:
-        """Whether it serves."""
-        return self.ready_pipe < 0
 
 
 def user_policy(config: DataConfig) -> UserPolicy:
@@ -149,9 +127,6 @@ class Spawner:
         self._listeners = to_close
         self._ready = ready
         self._run_relay = run_relay
-        self._relays: dict[int, Relay] = {}  # by pidfd
-        self._relay_generation = 0
-        self._relays_at: float | None = None  # when to start those that are missing
         self._children: dict[int, Child] = {}  # by pidfd
         self._spares: deque[Spare] = deque()
         self._no_spares_until = 0.0
@@ -166,6 +141,7 @@ class Spawner:
         self._deadline: float | None = None
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
+        self._relays = Relays(self._poll, self._start_relay)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -187,7 +163,7 @@ class Spawner:
         gc.collect()
         gc.freeze()  # children never touch, and so never copy, what is there now
         self._start_front()
-        self._start_relays()
+        self._relays.start(self._relay_count())
         killed = False
         while self._front is not None or self._children or self._relays or self._deadline is None:
             ready = self._poll.poll(0 if self._wants_spare() else self._timeout())
@@ -198,8 +174,8 @@ class Spawner:
             now = time.monotonic()
             if self._restart_at is not None and now >= self._restart_at:
                 self._restart_front()
-            if self._relays_at is not None and now >= self._relays_at:
-                self._start_relays()
+            if self._relays.due is not None and now >= self._relays.due:
+                self._relays.start(self._relay_count())
             if self._deadline is not None and now >= self._deadline:
                 killed = self._kill_all() or killed
                 self._deadline = now + _GRACE_SECONDS
@@ -207,7 +183,7 @@ class Spawner:
         return 1 if killed or not self._announced else 0
 
     def _timeout(self) -> float | None:
-        times = [at for at in (self._restart_at, self._relays_at, self._deadline) if at is not None]
+        times = [at for at in (self._restart_at, self._relays.due, self._deadline) if at is not None]
         return max(0.0, (min(times) - time.monotonic()) * 1000) if times else None
 
     def _handle(self, fd: int, events: int) -> None:
@@ -225,12 +201,11 @@ class Spawner:
             self._front_ready()
         elif fd in self._children:
             self._child_exited(self._children[fd])
-        elif fd in self._relays:
-            self._relay_died(self._relays[fd])
-        else:
-            for relay in self._relays.values():
-                if fd == relay.ready_pipe:
-                    self._relay_ready(relay)
+        elif self._relays.handle(fd):
+            if self._relays.failed and not self._announced and self._deadline is None:
+                self._deadline = time.monotonic()  # the certificate cannot be used: trying again will not help
+                self._dismiss_spares()
+            self._announce()
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGHUP:
@@ -243,9 +218,7 @@ class Spawner:
             self._deadline = time.monotonic() + self._config.limits.drain_seconds + _GRACE_SECONDS
             for listener in self._listeners:
                 listener.close()  # once the front has closed its own, clients are refused rather than kept waiting
-            self._relays_at = None
-            for relay in self._relays.values():
-                self._retire(relay)
+            self._relays.retire()
             self._tell_front(DrainAll())
         else:
             self._deadline = time.monotonic()
@@ -263,10 +236,7 @@ class Spawner:
         self._policy = user_policy(config)
         self._dismiss_spares()  # they know the old policy
         self._tell_front(Reload())
-        # Relays with the new certificate, since those there are have no right to read it. They take the place of the
-        # others once they serve.
-        self._relay_generation += 1
-        self._start_relays()
+        self._relays.renew(self._relay_count())
         _log("configuration reloaded")
 
     def _kill_all(self) -> bool:
@@ -274,8 +244,7 @@ class Spawner:
         for child in self._children.values():
             _log("child killed", level="warning", session=child.id, user=child.user)
             signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-        for relay in self._relays.values():
-            signal.pidfd_send_signal(relay.pidfd, signal.SIGKILL)
+        self._relays.kill()
         if self._front is not None:
             signal.pidfd_send_signal(self._front[1], signal.SIGKILL)
         return bool(self._children)
@@ -320,7 +289,7 @@ class Spawner:
         """The front process; never returns."""
         status = 70
         try:
-            for fd in [*self._children, *self._relays, *(spare.pidfd for spare in self._spares)]:
+            for fd in [*self._children, *self._relays.descriptors(), *(spare.pidfd for spare in self._spares)]:
                 os.close(fd)
             for spare in self._spares:
                 spare.channel.close()
@@ -350,7 +319,7 @@ class Spawner:
 
     def _announce(self) -> None:
         """Say once that everything serves."""
-        if self._announced or not self._served or not all(relay.ready for relay in self._relays.values()):
+        if self._announced or not self._served or not self._relays.ready:
             return
         self._announced = True
         if self._ready is not None:
@@ -423,87 +392,21 @@ class Spawner:
 
     # -- relays -----------------------------------------------------------------------------------------------------
 
-    def _start_relays(self) -> None:
-        """Start those of the present generation that are missing; older ones serve until all of them do."""
-        self._relays_at = None
-        if self._run_relay is None:
-            return
-        there = sum(relay.generation == self._relay_generation for relay in self._relays.values())
-        try:
-            for _ in range(self._relay_count() - there):
-                self._start_relay(self._run_relay)
-        except OSError as error:
-            _log("relay not started", level="error", reason=error.strerror)
-            self._relays_at = time.monotonic() + _FRONT_RESTART_SECONDS
-
     def _relay_count(self) -> int:
+        if self._run_relay is None:
+            return 0
         return self._config.objects.relays or os.cpu_count() or 1
 
-    def _start_relay(self, run_relay: Callable[[DataConfig, int], int]) -> None:
-        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-
+    def _start_relay(self, ready: int) -> tuple[int, int]:
         def be_relay() -> None:
             status = 70
             try:
-                status = run_relay(self._config, ready_write)
+                if self._run_relay is not None:
+                    status = self._run_relay(self._config, ready)
             finally:
                 os._exit(status)
 
-        try:
-            pid, pidfd = self._fork_watched(be_relay)
-        except BaseException:
-            os.close(ready_read)
-            raise
-        finally:
-            os.close(ready_write)
-        self._relays[pidfd] = Relay(pid, pidfd, ready_read, self._relay_generation)
-        for fd in (pidfd, ready_read):
-            self._poll.register(fd, select.POLLIN)
-
-    def _relay_ready(self, relay: Relay) -> None:
-        said_so = os.read(relay.ready_pipe, 1)  # nothing, if it ended before: that is told by its pidfd
-        self._poll.unregister(relay.ready_pipe)
-        if not said_so:
-            return
-        os.close(relay.ready_pipe)
-        relay.ready_pipe = -1
-        self._announce()
-        present = [other for other in self._relays.values() if other.generation == self._relay_generation]
-        if len(present) >= self._relay_count() and all(other.ready for other in present):
-            for other in self._relays.values():
-                if other.generation != self._relay_generation:
-                    self._retire(other)
-
-    def _retire(self, relay: Relay) -> None:
-        if not relay.retiring:
-            relay.retiring = True
-            signal.pidfd_send_signal(relay.pidfd, signal.SIGTERM)
-
-    def _relay_died(self, relay: Relay) -> None:
-        _, status = os.waitpid(relay.pid, 0)
-        self._poll.unregister(relay.pidfd)
-        os.close(relay.pidfd)
-        del self._relays[relay.pidfd]
-        if not relay.ready:
-            with contextlib.suppress(KeyError):
-                self._poll.unregister(relay.ready_pipe)
-            os.close(relay.ready_pipe)
-        if relay.retiring or self._deadline is not None:
-            return
-        if not self._announced:
-            self._deadline = time.monotonic()  # the certificate cannot be used: trying again will not help
-            self._dismiss_spares()
-            return
-        _log("relay died", level="error", status=status)
-        if not relay.ready and (others := [r for r in self._relays.values() if r.generation != relay.generation]):
-            # What the reload brought cannot be used: the old ones stay, and are the present generation again.
-            _log("TLS of the object server stays as it was", level="warning")
-            for other in self._relays.values():
-                if other.generation == relay.generation:
-                    self._retire(other)
-            self._relay_generation = max(other.generation for other in others)
-            return
-        self._relays_at = time.monotonic() + _FRONT_RESTART_SECONDS
+        return self._fork_watched(be_relay)
 
     # -- children ---------------------------------------------------------------------------------------------------
 
@@ -625,7 +528,9 @@ class Spawner:
         return pid
 
     def _child_exited(self, child: Child) -> None:
-        _, status = os.waitpid(child.pid, 0)
+        ended, status = os.waitpid(child.pid, os.WNOHANG)
+        if not ended:
+            return  # the word was of another that had this descriptor before
         self._poll.unregister(child.pidfd)
         os.close(child.pidfd)
         del self._children[child.pidfd]
