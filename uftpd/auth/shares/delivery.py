@@ -173,6 +173,15 @@ class Delivery:
 
     async def _file(self, request: Request, visit: Visit, info: FileInfo) -> Response:
         there = self._representation(visit, info.size, info.mtime_ns)
+        if there.size >= SMALL_BYTES:
+            # Before any condition, HEAD included: a tag that the node gave out only the node knows again.
+            context = context_of(request)
+            sent_on = await self._direct.redirect(visit, there.etag, context.request_id)
+            if sent_on is not None:
+                context.outcome = "delivery sent on to the node"
+                if request.method != "HEAD":
+                    self._services.grants.record_access(visit.share)
+                return sent_on
         headers = self._headers(request, visit, there, info.mtime_ns)
         decision = self._decide(request, there, info.mtime_ns)
         if decision.status not in (200, 206):
@@ -180,13 +189,6 @@ class Delivery:
         if request.method == "HEAD":
             headers["Content-Length"] = str(there.size)
             return Response(None, 200, headers)
-        if there.size >= SMALL_BYTES:
-            context = context_of(request)
-            sent_on = await self._direct.redirect(visit, there.etag, context.request_id)
-            if sent_on is not None:
-                context.outcome = "delivery sent on to the node"
-                self._services.grants.record_access(visit.share)
-                return sent_on
         parts: Sequence[tuple[int, int]] = decision.ranges or ((0, there.size),)
         multipart: Multipart | None = None
         if decision.status == 206 and len(parts) == 1:
