@@ -44,15 +44,31 @@ class Access:
     group: str | None = None
 
     def connector(
-        self, url: RemoteUrl, directory: bytes | None = None, *, writes: bool = False, digest: bool = True
+        self,
+        url: RemoteUrl,
+        directory: bytes | None = None,
+        *,
+        writes: bool = False,
+        digest: bool = True,
+        replace_links: bool = False,
     ) -> Connector:
-        """Opens sessions on the server of `url`; without `digest` transfers are not compared where MODE U could."""
+        """Opens sessions on the server of `url`.
+
+        Args:
+            url, directory, writes: see `Connector`.
+            digest: whether transfers are compared where MODE U can.
+            replace_links: see `SessionOptions`.
+        """
         return Connector(
             url,
             self.credential,
             directory=directory,
             http=self.http,
-            options=self.session if digest else replace(self.session, digest=False),
+            options=replace(
+                self.session,
+                digest=digest and self.session.digest,
+                replace_links=replace_links or self.session.replace_links,
+            ),
             client=self.client,
             group=self.group,
             writes=writes,
@@ -120,12 +136,23 @@ async def _download(
             async with pool.session() as session:
                 dialect = session.dialect
             ranges = dialect.has_ranges or dialect.has_restart
-            plan = download_plan.DownloadPlan(
-                pool, state, options, first, roots, os.fsencode(target), ranges=ranges, several=len(urls) > 1
-            )
             names = [url.display() for url in urls]
             here, top = _place_here(target)
-            async with keeping_journal(pool, state, options, sources=names, target=here, top=top) as resuming:
+            keeping = keeping_journal(
+                pool, state, options, sources=names, target=here, target_exists=_exists(here), top=top
+            )
+            async with keeping as resuming:
+                plan = download_plan.DownloadPlan(
+                    pool,
+                    state,
+                    options,
+                    first,
+                    roots,
+                    os.fsencode(target),
+                    ranges=ranges,
+                    several=len(urls) > 1,
+                    begun=resuming is not None and resuming.begun,
+                )
                 await Scheduler(pool, state, options, resuming).run(plan)
             await trio.to_thread.run_sync(plan.set_directory_facts)
     return state.summary()
@@ -135,6 +162,10 @@ def _place_here(path: str) -> tuple[str, bytes]:
     """A path whatever the working directory, and the directory whose file system it is in."""
     whole = os.path.abspath(path) + ("/" if path.endswith("/") else "")
     return whole, os.fsencode(whole if os.path.isdir(whole) else os.path.dirname(whole))
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)
 
 
 async def _upload(
@@ -156,16 +187,24 @@ async def _upload(
         return state.summary()
     # The target itself may not be there yet; its parent has to be.
     directory = directory_around(url)
+    # A link that the user has named himself is followed; one that stands in a tree could lead anywhere.
+    tree = len(roots) > 1 or roots[0].is_dir
     async with (
-        access.connector(url, directory, writes=True, digest=options.verify) as connector,
+        access.connector(url, directory, writes=True, digest=options.verify, replace_links=tree) as connector,
         _pool(connector, state, options) as pool,
     ):
         async with pool.session() as session:
             dialect = session.dialect
             info = await session.stat_or_none(url.path)
-        plan = upload_plan.UploadPlan(pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1)
         paths = [source if source == "-" else _place_here(source)[0] for source in sources]
-        async with keeping_journal(pool, state, options, sources=paths, target=url.display()) as resuming:
+        keeping = keeping_journal(
+            pool, state, options, sources=paths, target=url.display(), target_exists=info is not None
+        )
+        async with keeping as resuming:
+            begun = resuming is not None and resuming.begun
+            plan = upload_plan.UploadPlan(
+                pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1, begun=begun
+            )
             await Scheduler(pool, state, options, resuming).run(plan)
         await plan.set_directory_facts()
     return state.summary()

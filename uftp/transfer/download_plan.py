@@ -130,6 +130,7 @@ class DownloadPlan:
         roots: what to bring.
         target: local path.
         several: whether more than one source was named.
+        begun: whether an interrupted run of the same copy has found no target: then it was made for this.
 
     Raises:
         UsageError: see `uftp.transfer.plan.place`.
@@ -146,6 +147,7 @@ class DownloadPlan:
         *,
         ranges: bool,
         several: bool = False,
+        begun: bool = False,
     ) -> None:
         self._pool = pool
         self._state = state
@@ -157,8 +159,8 @@ class DownloadPlan:
         self._placement: Placement = place(
             [root for root, _ in roots],
             target=target,
-            target_is_dir=os.path.isdir(target),
-            target_exists=os.path.exists(target),
+            target_is_dir=os.path.isdir(target) and not begun,
+            target_exists=os.path.exists(target) and not begun,
             several=several,
         )
         self._tree = LocalTree(target)

@@ -100,6 +100,7 @@ class Journal:
     Attributes:
         unfinished: files of an earlier run, by `file_key`.
         was_there: whether there was an earlier run.
+        about: what it noted of itself at its beginning, or this run did.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -115,6 +116,8 @@ class Journal:
         self._small: list[Callable[[], Iterable[bytes]]] = []
         self._ended: list[bytes] = []
         self._kept = 0
+        self._recorded = False
+        self.about: dict[str, object] = {}
         self._size = self._load()
         self.was_there = self._size > 0
 
@@ -141,7 +144,8 @@ class Journal:
         try:
             journal = cls(path, fd)
             if not journal.was_there:
-                journal._append(_record(b"H", json.dumps({"version": _VERSION, **about}).encode()), sync=False)
+                journal.about = {"version": _VERSION, **about}
+                journal._append(_record(b"H", json.dumps(journal.about).encode()), sync=False)
         except BaseException:
             os.close(fd)
             raise
@@ -153,7 +157,9 @@ class Journal:
             data = file.read(_MOST_BYTES)
         good = 0
         for kind, payload, end in _records(data):
-            if kind == b"H" and good == 0 and json.loads(payload).get("version") != _VERSION:
+            if kind == b"H":
+                self.about = json.loads(payload)
+            if self.about.get("version") != _VERSION:
                 break
             self._take(kind, payload)
             good = end
@@ -176,6 +182,11 @@ class Journal:
                 self.unfinished[key].ranges.append(DoneRange(offset, size, known))
         elif kind == b"E":
             self.unfinished.pop(payload, None)
+
+    @property
+    def has_records(self) -> bool:
+        """Whether there is anything to go on with."""
+        return bool(self._done or self.unfinished or self._recorded)
 
     @property
     def knows_done_files(self) -> bool:
@@ -263,6 +274,7 @@ class Journal:
                         digest = done.digest or bytes(32)
                         lines.append(_record(b"R", _RANGE.pack(key, done.offset, done.length, digest)))
             if lines and self._size < _MOST_BYTES:
+                self._recorded = True
                 self._append(b"".join(lines))
 
     def _append(self, data: bytes, *, sync: bool = True) -> None:

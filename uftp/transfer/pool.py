@@ -18,7 +18,7 @@ from uftp.transfer.retrying import is_worth_another_session, may_pass, wait_befo
 
 T = TypeVar("T")
 
-_OUTAGE: Final = 2  # times `retries`: attempts before a server that was there is given up; a minute with five
+_OUTAGE: Final = 4  # times `retries`: attempts before a server that was there is given up; two minutes with five
 _FEWER_SECONDS: Final = 20.0  # until more sessions are asked for again after one was refused
 
 

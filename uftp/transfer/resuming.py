@@ -47,6 +47,7 @@ async def keeping_journal(
     *,
     sources: Sequence[str],
     target: str,
+    target_exists: bool = True,
     top: bytes | None = None,
 ) -> AsyncIterator[Resuming | None]:
     """What the block's copy goes on with, and notes; None if there is no journal, which stops no copy.
@@ -54,6 +55,7 @@ async def keeping_journal(
     Args:
         pool, state, options: of the copy.
         sources, target: URLs, and absolute paths.
+        target_exists: whether the target is there.
         top: as for `Resuming`.
     """
     directory = journal_directory()
@@ -61,6 +63,7 @@ async def keeping_journal(
     if directory is not None and options.resume is not False and not options.dry_run:
         identity = [os.fsencode(part) for part in (*sources, target, _what_counts(options))]
         about: dict[str, object] = {"sources": [printable(source) for source in sources], "target": printable(target)}
+        about["target_exists"] = target_exists
 
         def open_it(directory: Path = directory) -> Journal | None:
             try:
@@ -77,6 +80,9 @@ async def keeping_journal(
     try:
         yield resuming
         complete = not state.files_failed
+    except UFTPError:
+        complete = not journal.has_records and not state.files_done
+        raise
     finally:
         with trio.move_on_after(_CLOSING_SECONDS, shield=True):
             await resuming.close(complete=complete)
@@ -108,6 +114,11 @@ class Resuming:
         self._flushed = time.monotonic()
         self._broken = False
         self._listed: tuple[bytes, dict[bytes, FileInfo]] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether an interrupted run of this copy has found no target, so that what is there now is its own."""
+        return self._journal.was_there and self._journal.about.get("target_exists") is False
 
     # -- large files ------------------------------------------------------------------------------------------------
 

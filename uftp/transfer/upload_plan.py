@@ -75,6 +75,7 @@ class UploadPlan:
         roots: what to bring.
         dialect: of the server.
         several: whether more than one source was named.
+        begun: whether an interrupted run of the same copy has found no target: then it was made for this.
 
     Raises:
         UsageError: see `uftp.transfer.plan.place`, or standard input without a file name to store it as.
@@ -91,6 +92,7 @@ class UploadPlan:
         *,
         dialect: Dialect,
         several: bool = False,
+        begun: bool = False,
     ) -> None:
         self._pool = pool
         self._state = state
@@ -101,8 +103,8 @@ class UploadPlan:
         self._placement: Placement = place(
             roots,
             target=url.path,
-            target_is_dir=info is not None and info.is_dir,
-            target_exists=info is not None,
+            target_is_dir=info is not None and info.is_dir and not begun,
+            target_exists=info is not None and not begun,
             several=several,
         )
         if self._placement.into_directory and any(root.path == STANDARD_INPUT_NAME for root in roots):
