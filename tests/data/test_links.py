@@ -117,3 +117,30 @@ def test_directories_tell_which_one_they_are(ftp: RawFtp, base: Path) -> None:
     assert found[b"up"].unique == top.unique == b"%xg%x" % (info.st_dev, info.st_ino)
     assert found[b"sub"].unique not in (None, top.unique)
     assert found[b"a.txt"].unique is None
+
+
+def test_a_store_takes_the_place_of_a_link_or_goes_where_it_leads(shared_node: Node, base: Path) -> None:
+    outside = shared_node.file(shared_node.directory() / "outside", b"old")
+    (base / "away").symlink_to(outside)
+    with shared_node.login(file=f"{base}/") as ftp:
+        ftp.ok("OPTS NAMES PCT")
+        assert ftp.store("STOR link", b"followed")[:3] == b"226"
+        assert (base / "a.txt").read_bytes() == b"followed"
+        assert (base / "link").is_symlink()
+        ftp.ok("OPTS LINKS REPLACE")
+        assert ftp.store("STOR away", b"replaced")[:3] == b"226"
+        assert ftp.store("STOR dangling", b"replaced")[:3] == b"226"
+        # A range cannot be written into a link, and the link is no file that could be kept.
+        ftp.ok("RANG 1 3", 350)
+        with ftp.data():
+            assert ftp.command("STOR link")[:1] == b"5"
+        ftp.ok("OPTS LINKS FOLLOW")
+        assert ftp.store("STOR link", b"again")[:3] == b"226"
+        for wrong in ("KEEP", "REPLACE FOLLOW"):
+            assert ftp.command(f"OPTS LINKS {wrong}")[:3] == b"501"
+    assert outside.read_bytes() == b"old"
+    for name in ("away", "dangling"):
+        assert not (base / name).is_symlink()
+        assert (base / name).read_bytes() == b"replaced"
+    assert (base / "a.txt").read_bytes() == b"again"
+    assert sorted(os.listdir(base)) == ["a.txt", "away", "dangling", "link", "out", "up"]

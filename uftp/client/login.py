@@ -35,6 +35,8 @@ class SessionOptions:
         reply_timeout: longest silence while a reply is due.
         final_timeout: longest silence after the last byte of a transfer, and during HASH.
         stall_timeout: longest time a transfer may move no byte.
+        replace_links: whether a file that is stored takes the place of a symbolic link of its name, where the server
+            can do so, instead of going where the link leads.
         server_options: OPTS to set after login, name to value (existing clients take them from UFTP_OPTIONS).
         required_features: FEAT lines that must be there: told by the auth server over HTTPS, so that nobody on the
             wire can talk the session down.
@@ -53,6 +55,7 @@ class SessionOptions:
     reply_timeout: float = 60.0
     final_timeout: float = 600.0
     stall_timeout: float = 300.0
+    replace_links: bool = False
     server_options: Mapping[str, str] = field(default_factory=dict)
     required_features: Sequence[str] = ()
     mode: Literal["auto", "stream"] = "auto"
@@ -205,6 +208,8 @@ async def _agree(control: ControlConnection, dialect: Dialect, options: SessionO
 async def _agree_with_ours(control: ControlConnection, dialect: Dialect, options: SessionOptions) -> RecordMode | None:
     """UTC, any name, and MODE U, all asked for in one go: a session costs no more round trips for it."""
     lines = [b"OPTS UTC ON", b"OPTS NAMES PCT"]
+    if options.replace_links and dialect.has_links:
+        lines.append(b"OPTS LINKS REPLACE")
     if options.mode == "stream" or "MODE U" not in dialect.features:
         records = None
         replies = await control.commands(lines)

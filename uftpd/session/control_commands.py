@@ -164,6 +164,8 @@ def _set_option(session: Session, key: str, value: bytes) -> Reply:
             return reply(200, f"UTC {'ON' if flag else 'OFF'}")
         case "NAMES":
             return _set_names(session, value)
+        case "LINKS":
+            return _set_store_through_links(session, value.upper())
         case "MODE":
             return set_record_options(session, value)
         case "HASH":
@@ -200,6 +202,13 @@ def _set_links(session: Session, words: list[bytes]) -> Reply:
         raise CommandError(503, "OPTS NAMES PCT must come first")  # the target of a link can be any text
     session.links = words == [b"ON"]
     return reply(200, f"MLST LINKS {'ON' if session.links else 'OFF'}")
+
+
+def _set_store_through_links(session: Session, value: bytes) -> Reply:
+    if value not in (b"REPLACE", b"FOLLOW"):
+        raise CommandError(501, "Links are REPLACE or FOLLOW")
+    session.replaces_links = value == b"REPLACE"
+    return reply(200, f"LINKS {value.decode()}")
 
 
 def _set_hash(session: Session, value: bytes) -> None:

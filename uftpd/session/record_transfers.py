@@ -110,7 +110,9 @@ def store(exchange: Exchange, argument: bytes) -> None:
     """STOR."""
     session, wanted = exchange.session, exchange.wanted
     exchange.path = path = session.path(argument)
-    target = open_store(session.tree, path, wanted, session.durability, session.swept)
+    target = open_store(
+        session.tree, path, wanted, session.durability, session.swept, follow=not session.replaces_links
+    )
     _upload(exchange, target, wanted.expected_length)
 
 

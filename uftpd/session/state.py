@@ -59,6 +59,7 @@ class Session:
         utc: times in UTC with fractions (EXTENSIONS section 4).
         pct: names percent-encoded (EXTENSIONS section 5).
         links: symbolic links are listed as such (EXTENSIONS section 6).
+        replaces_links: a store takes the place of a link of its name, instead of going where it leads.
         archive: STOR unpacks into a directory.
         rename_from: set by RNFR for the next RNTO.
         own_rate: bytes a second the request, or the client, set; 0 for none.
@@ -92,6 +93,7 @@ class Session:
     utc: bool = False
     pct: bool = False
     links: bool = False
+    replaces_links: bool = False
     keep_alive: bool = False
     archive: bool = False
     passive_only: bool = False

@@ -131,7 +131,15 @@ class _PlacedTarget:
             self.fd = -1
 
 
-def open_store(tree: FileTree, path: bytes, wanted: TransferRange, durability: Durability, swept: set[bytes]) -> Target:
+def open_store(
+    tree: FileTree,
+    path: bytes,
+    wanted: TransferRange,
+    durability: Durability,
+    swept: set[bytes],
+    *,
+    follow: bool = True,
+) -> Target:
     """Open the target of STOR.
 
     Args:
@@ -140,13 +148,17 @@ def open_store(tree: FileTree, path: bytes, wanted: TransferRange, durability: D
         wanted: RANG, REST and ALLO as set.
         durability: when a commit returns.
         swept: directories already cleared of leftovers; added to.
+        follow: write where a link of this name leads; otherwise the file takes the link's place, and a range is not
+            written.
 
     Raises:
         Forbidden, OSError: it cannot be written.
     """
     tree.filter.check_change(path)
-    with tree.place(path, follow=True) as place:
+    with tree.place(path, follow=follow) as place:
         tree.check_write(place)
+        if place.info is not None and stat.S_ISLNK(place.info.st_mode):
+            place.info = None  # it gives way, as nothing would
         if wanted.is_whole_file and (part := _open_part(tree, place, durability, swept)) is not None:
             return part
         fd, info = tree.open_write(place, create=True)

@@ -184,7 +184,9 @@ async def store(session: Session, argument: bytes, client: Client) -> None:
     path = session.path(argument)
 
     def opened() -> Target:
-        return open_store(session.tree, path, wanted, session.durability, session.swept)
+        return open_store(
+            session.tree, path, wanted, session.durability, session.swept, follow=not session.replaces_links
+        )
 
     await _upload(session, "STOR", path, wanted, opened, client)
 
