@@ -11,7 +11,7 @@ import click
 from uftp.cli.runner import one_line, run_async
 from uftp.cli.settings import Settings, ask_secret, common_options
 from uftp.client.url import is_url
-from uftp.errors import AuthenticationFailed, LocalFileError, NetworkError, Refused, UsageError
+from uftp.errors import AuthenticationFailed, LocalFileError, NetworkError, NotFound, Refused, UsageError
 
 if TYPE_CHECKING:
     import httpx2
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="[TARGET]", default="")
 @click.option("--http", "only_http", is_flag=True, help="By HTTP alone, even where UFTP could be used.")
 @click.option("-t", "--threads", type=click.IntRange(1, 64), help="Sessions or connections at once.")
+@click.option("--retries", type=click.IntRange(0, 100), default=5, show_default=True, help="Further tries of a part.")
 @click.option("--no-resume", is_flag=True, help="Begin anew, whatever an interrupted run has left.")
 @click.option("--link-password", is_flag=True, help="Ask for the password that goes with the link.")
 @click.option("--link-password-file", metavar="FILE", help="Take that password from the first line of FILE.")
@@ -77,6 +78,7 @@ class _Job:
         *,
         only_http: bool,
         threads: int | None,
+        retries: int,
         no_resume: bool,
         link_password: bool,
         link_password_file: str | None,
@@ -87,6 +89,7 @@ class _Job:
         self._state = state
         self._only_http = only_http
         self._threads = threads
+        self._retries = retries
         self._resume = not no_resume
         self._ask = link_password
         self._password_file = link_password_file
@@ -133,13 +136,18 @@ class _Job:
         settings = self._settings
         access = settings.access(place) if self._named else Access(credential=Anonymous(), http=self._http_options())
         target = self._directory_target(entry) if entry.directory else self._file_target(entry)
-        options = CopyOptions(recursive=entry.directory, threads=self._threads, resume=None if self._resume else False)
+        options = CopyOptions(
+            recursive=entry.directory,
+            threads=self._threads,
+            resume=None if self._resume else False,
+            retries=self._retries,
+        )
         try:
             await copy_files([place.display()], target, access=access, options=options, state=self._state)
-        except (NetworkError, Refused, AuthenticationFailed) as error:
+        except (NetworkError, NotFound, Refused, AuthenticationFailed) as error:
             if self._state.files_found:
                 raise
-            if not settings.quiet:
+            if settings.verbose:
                 click.echo(one_line(f"uftp: not by UFTP: {error}; going on by HTTP"), err=True)
             return False
         return True
@@ -163,7 +171,7 @@ class _Job:
     async def _by_http(self, client: ShareClient, facts: Facts, answer: httpx2.Response | None) -> None:
         from uftp.transfer.share_download import CONNECTIONS, FetchOptions, ShareDownload
 
-        options = FetchOptions(connections=self._threads or CONNECTIONS, resume=self._resume)
+        options = FetchOptions(connections=self._threads or CONNECTIONS, resume=self._resume, retries=self._retries)
         download = ShareDownload(client, self._state, options)
         self._state.sessions = 1  # the display waits for one
         if facts.entry.directory:

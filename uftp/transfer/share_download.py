@@ -316,7 +316,7 @@ class _Fetch:
                 failures = failures + 1 if run.position == position else 1
                 if failures > self._options.retries:
                     raise
-                await trio.sleep(min(2.0 ** (failures - 1), 30.0))
+                await trio.sleep(min(0.25 * 2.0**failures, 30.0))
             finally:
                 self._pieces.give_back(run)
             response = None
@@ -356,6 +356,9 @@ async def _blocks(response: httpx2.Response) -> AsyncIterator[bytes]:
         async with contextlib.aclosing(response.aiter_raw(_BLOCK_BYTES)) as chunks:
             async for chunk in chunks:
                 yield chunk
+    except httpx2.RemoteProtocolError as error:
+        url = str(response.url).partition("?")[0]
+        raise NetworkError(f"{url}: the connection ended before all bytes were there") from error
     except httpx2.HTTPError as error:
         raise network_error(error, str(response.url).partition("?")[0]) from error
 
