@@ -1,6 +1,7 @@
 """Fast, safe transfer of research data over UFTP (UNICORE FTP) and plain FTP.
 
-For scripts and notebooks `connect` and `copy`; for trio programs `open_session` and `copy_files`:
+For scripts and notebooks `copy`, `sync`, `listdir` and `connect`; to be awaited, under trio or asyncio, `copy_async`,
+`sync_async` and `listdir_async`; for trio programs also `open_session`, `copy_files` and `sync_places`:
 
     import uftp
 
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
     from uftp.client.ssh_login import SshIdentity
     from uftp.errors import UFTPError
     from uftp.protocol.facts import FileInfo
-    from uftp.transfer.blocking import Connection, connect, copy
+    from uftp.transfer.blocking import Connection, connect
     from uftp.transfer.copy import Access, copy_files
+    from uftp.transfer.filters import Filters, make_rules
+    from uftp.transfer.one_call import Progress, copy, copy_async, listdir, listdir_async, sync, sync_async
     from uftp.transfer.options import ByteRange, CopyOptions
     from uftp.transfer.results import CopyState, CopySummary, FileResult
+    from uftp.transfer.sync import SyncSummary
+    from uftp.transfer.tree_sync import TreeSyncOptions, sync_places
 
     __version__: str
 
@@ -51,21 +56,32 @@ __all__ = [
     "FTPSession",
     "FileInfo",
     "FileResult",
+    "Filters",
     "OidcAgentCredential",
     "OidcLogin",
+    "Progress",
     "SessionOptions",
     "SshIdentity",
+    "SyncSummary",
     "TokenFile",
+    "TreeSyncOptions",
     "UFTPError",
     "UsernamePassword",
     "__version__",
     "connect",
     "copy",
+    "copy_async",
     "copy_files",
     "endpoint_credential",
     "find_endpoint",
+    "listdir",
+    "listdir_async",
+    "make_rules",
     "open_ftp_session",
     "open_session",
+    "sync",
+    "sync_async",
+    "sync_places",
 ]
 
 _HOMES = {
@@ -82,20 +98,31 @@ _HOMES = {
     "FTPSession": "client.session",
     "FileInfo": "protocol.facts",
     "FileResult": "transfer.results",
+    "Filters": "transfer.filters",
     "OidcAgentCredential": "client.oidc_agent",
     "OidcLogin": "client.oidc_login",
+    "Progress": "transfer.one_call",
     "SessionOptions": "client.login",
     "SshIdentity": "client.ssh_login",
+    "SyncSummary": "transfer.sync",
     "TokenFile": "client.credentials",
+    "TreeSyncOptions": "transfer.tree_sync",
     "UFTPError": "errors",
     "UsernamePassword": "client.credentials",
     "connect": "transfer.blocking",
-    "copy": "transfer.blocking",
+    "copy": "transfer.one_call",
+    "copy_async": "transfer.one_call",
     "copy_files": "transfer.copy",
     "endpoint_credential": "client.choosing",
     "find_endpoint": "client.endpoints",
+    "listdir": "transfer.one_call",
+    "listdir_async": "transfer.one_call",
+    "make_rules": "transfer.filters",
     "open_ftp_session": "client.login",
     "open_session": "client.connect",
+    "sync": "transfer.one_call",
+    "sync_async": "transfer.one_call",
+    "sync_places": "transfer.tree_sync",
 }
 
 

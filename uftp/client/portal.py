@@ -8,12 +8,26 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
-from typing import Self, TypeVar
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
 
 import trio
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted(Generic[T]):
+    """A function that runs in the loop.
+
+    Attributes:
+        future: its result; CancelledError if it was cancelled.
+        cancel: ends it; the future tells when it has cleaned up.
+    """
+
+    future: Future[T]
+    cancel: Callable[[], None]
 
 
 class Portal:
@@ -52,9 +66,21 @@ class Portal:
         Raises:
             Whatever `function` raises.
         """
+        running = self.submit(function)
+        try:
+            return running.future.result()
+        except KeyboardInterrupt:
+            running.cancel()
+            with contextlib.suppress(BaseException):
+                running.future.result()
+            raise
+
+    def submit(self, function: Callable[[], Awaitable[T]]) -> Submitted[T]:
+        """Begin `function` in the loop; its future has what becomes of it."""
         if self._token is None or self._nursery is None:
             raise RuntimeError("the portal is not open")
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # ended by the scope alone, so that it tells when all is cleaned up
         scope = trio.CancelScope()
 
         async def run() -> None:
@@ -67,13 +93,8 @@ class Portal:
                     raise
             else:
                 if scope.cancelled_caught:
-                    future.cancel()
+                    future.set_exception(CancelledError())
 
-        self._token.run_sync_soon(self._nursery.start_soon, run)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            self._token.run_sync_soon(scope.cancel)
-            with contextlib.suppress(BaseException):
-                future.result()
-            raise
+        token = self._token
+        token.run_sync_soon(self._nursery.start_soon, run)
+        return Submitted(future, lambda: token.run_sync_soon(scope.cancel))

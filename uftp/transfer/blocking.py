@@ -26,7 +26,7 @@ from uftp.protocol.facts import FileInfo
 from uftp.transfer.copy import Access, copy_files
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pool import SessionPool
-from uftp.transfer.results import CopyState, CopySummary
+from uftp.transfer.results import CopySummary
 
 T = TypeVar("T")
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -206,45 +206,3 @@ def connect(
         group=group,
     )
     return Connection(parse_url(url), access)
-
-
-def copy(
-    sources: str | Sequence[str],
-    target: str,
-    *,
-    user: str | None = None,
-    password: str | None = None,
-    credential: Credential | None = None,
-    ca: str | None = None,
-    insecure: bool = False,
-    recursive: bool = False,
-    preserve: bool = False,
-    threads: int | None = None,
-    state: CopyState | None = None,
-) -> CopySummary:
-    """Copy files and trees to a server, or from one, as `uftp cp` does.
-
-    Args:
-        sources: local paths, or URLs of one server; with wildcards.
-        target: a URL or a local path.
-        user, password, credential, ca, insecure: as for `connect`.
-        recursive: copy directories with all that is in them.
-        preserve: keep times and permission bits.
-        threads: sessions at once; None for what helps.
-        state: totals to watch while it runs.
-
-    Raises:
-        SomeFailed: some files failed; the others are there.
-        UFTPError: see there.
-    """
-    names = [sources] if isinstance(sources, str) else list(sources)
-    access = make_access(user=user, password=password, credential=credential, ca=ca, insecure=insecure)
-    options = CopyOptions(recursive=recursive, preserve=preserve, threads=threads)
-
-    async def run() -> CopySummary:
-        return await copy_files(names, target, access=access, options=options, state=state)
-
-    with Portal() as portal:
-        summary = portal.call(run)
-    summary.raise_for_failures()
-    return summary

@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 import trio
 
+from uftp.client.credentials import UsernamePassword
 from uftp.client.session import FTPSession
 from uftp.client.syncing import Unsuitable, fetch_changes, send_changes
 from uftp.client.url import RemoteUrl, directory_around, is_url, parse_url
@@ -99,10 +100,17 @@ async def sync_file(
     url = parse_url(source if is_url(source) else target)
     if url.pattern is not None:
         raise UsageError(f"{url.display()}: sync takes no wildcards; it makes one file equal to another")
-    job = _Sync(access, state, url, preserve=preserve)
+    job = _Sync(login_of(access, url), state, url, preserve=preserve)
     if is_url(source):
         return await job.download(os.fsencode(target))
     return await job.upload(os.fsencode(source))
+
+
+def login_of(access: Access, url: RemoteUrl) -> Access:
+    """`access` with the user and password of an FTP URL, for places there that are named without them."""
+    if url.password is None:
+        return access
+    return replace(access, credential=UsernamePassword(url.user or "", url.password))
 
 
 class _Sync:

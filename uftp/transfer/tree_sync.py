@@ -33,7 +33,7 @@ from uftp.transfer.pool import SessionPool
 from uftp.transfer.remote_side import RemoteSide
 from uftp.transfer.results import CopyState, CopySummary, FileResult
 from uftp.transfer.resuming import Resuming, keeping_journal
-from uftp.transfer.sync import TRUSTED, SyncSummary, sync_file
+from uftp.transfer.sync import TRUSTED, SyncSummary, login_of, sync_file
 from uftp.transfer.sync_comparison import Comparison
 from uftp.transfer.tree_makers import DownloadMaker, Maker, UploadMaker
 from uftp.transfer.tree_plan import Later, Notes, Pair, PlanOptions, TreePlan
@@ -182,7 +182,9 @@ class _TreeSync:
         top = _top(info)
         url = self._url
         async with (
-            self._access.connector(url, directory_around(url), writes=True, digest=self._verify) as connector,
+            self._access.connector(
+                url, directory_around(url), writes=True, digest=self._verify, replace_links=True
+            ) as connector,
             self._pool(connector) as pool,
         ):
             async with pool.session() as session:
@@ -438,7 +440,9 @@ class _TreeSync:
             shown = source.display(relative), target.display(relative)
             began = trio.current_time()
             try:
-                summary = await sync_file(*shown, access=self._access, state=self._state, preserve=True)
+                summary = await sync_file(
+                    *shown, access=login_of(self._access, self._url), state=self._state, preserve=True
+                )
             except UFTPError as error:
                 self._state.record(FileResult(source=shown[0], target=shown[1], error=error))
                 continue
