@@ -64,7 +64,7 @@ def visible_markup(name: str) -> Markup:
 
 def is_plain(text: str) -> bool:
     """Whether nothing in it is hidden."""
-    return not any(map(_code, text))
+    return (text.isascii() and text.isprintable()) or not any(map(_code, text))
 
 
 def human_size(count: int) -> str:
@@ -97,6 +97,8 @@ def time_markup(seconds: float) -> Markup:
     moment = _moment(seconds)
     if moment is None:
         return Markup("")
-    return Markup('<time datetime="{}" title="{} UTC">{} <span class="utc">UTC</span></time>').format(
-        moment.strftime("%Y-%m-%dT%H:%M:%SZ"), moment.strftime("%Y-%m-%d %H:%M:%S"), moment.strftime("%Y-%m-%d %H:%M")
+    date, clock = moment.date().isoformat(), moment.time().isoformat("seconds")
+    return Markup(  # noqa: S704 - made of digits
+        f'<time datetime="{date}T{clock}Z" title="{date} {clock} UTC">{date} {clock[:5]} '
+        '<span class="utc">UTC</span></time>'
     )
