@@ -192,6 +192,14 @@ def test_style_and_script_are_kept_for_ever_and_nothing_else_is(visitor: httpx2.
         assert visitor.get(f"/ui/static/{wrong}").status_code == 404
 
 
+def test_the_address_of_the_server_leads_people_to_their_shares(site: Site, visitor: httpx2.Client) -> None:
+    for path in ("/", "/ui", "/ui/"):
+        reply = visitor.get(path)
+        assert (reply.status_code, reply.headers["location"]) == (303, "/ui/shares")
+    with client(site) as program:
+        assert program.get("/").json()["status"] == 404
+
+
 def test_a_browser_is_asked_who_it_is_until_it_says_so_rightly(site: Site) -> None:
     names = list(site.people)
     if len(names) < 2:

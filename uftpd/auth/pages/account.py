@@ -15,10 +15,11 @@ from starlette.responses import RedirectResponse, Response
 from uftp.protocol.dn import canonical
 from uftpd.auth.edge import context_of
 from uftpd.auth.endpoints import ANY, Access, Caller, Endpoint
-from uftpd.auth.errors import BadRequest, Refused, RequestError
+from uftpd.auth.errors import BadRequest, NotFound, Refused, RequestError
 from uftpd.auth.identity.base import ANONYMOUS_DN
 from uftpd.auth.pages.failures import base_path
 from uftpd.auth.pages.forms import FORM, check_origin, form_token, read_form
+from uftpd.auth.pages.negotiation import prefers_page
 from uftpd.auth.pages.render import login_page, shares_page
 from uftpd.auth.pages.views import LoginView, OwnShare, ReceivedShare, SharesView
 from uftpd.auth.pages.visitors import PLACE, Visitor, Visitors, new_secret
@@ -67,18 +68,19 @@ class Account:
         if not self._settings.enabled:
             return []
         table = (
-            ("GET", "", self.home, "Leads to the shares."),
-            ("GET", "/login", self.ask, "Asks who somebody is."),
-            ("POST", "/login", self.log_in, "Logs somebody in."),
-            ("POST", "/logout", self.log_out, "Logs somebody out."),
-            ("GET", "/shares", self.show, "What somebody shares."),
-            ("POST", "/shares", self.make, "Makes a share."),
-            ("POST", "/shares/revoke", self.revoke, "Ends a share."),
+            ("GET", "/", self.home, "Leads people to the shares."),
+            ("GET", PLACE, self.home, "Leads people to the shares."),
+            ("GET", f"{PLACE}/login", self.ask, "Asks who somebody is."),
+            ("POST", f"{PLACE}/login", self.log_in, "Logs somebody in."),
+            ("POST", f"{PLACE}/logout", self.log_out, "Logs somebody out."),
+            ("GET", f"{PLACE}/shares", self.show, "What somebody shares."),
+            ("POST", f"{PLACE}/shares", self.make, "Makes a share."),
+            ("POST", f"{PLACE}/shares/revoke", self.revoke, "Ends a share."),
         )
         return [
             Endpoint(
                 method=method,
-                path=PLACE + path,
+                path=path,
                 handler=handler,
                 access=Access.PUBLIC,  # these look for a cookie themselves, and for nothing else
                 summary=summary,
@@ -91,7 +93,13 @@ class Account:
     # -- who is there -----------------------------------------------------------------------------------------------
 
     async def home(self, request: Request, caller: Caller) -> Response:
-        """`GET /ui`."""
+        """`GET /ui`, and the server's own address: who types that into a browser is a person.
+
+        Raises:
+            NotFound: it is a program.
+        """
+        if not prefers_page(request):
+            raise NotFound("No such resource, please check your URL")
         return self._go("/shares")
 
     async def ask(self, request: Request, caller: Caller) -> Response:
