@@ -27,11 +27,12 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took, in seconds."""
+    """What one run took, in seconds, and the most memory its client had, in KiB."""
 
     wall: float
     client_cpu: float
     server_cpu: float
+    peak_kib: int = 0
 
 
 def tree(pid: int) -> list[int]:
@@ -94,7 +95,7 @@ def run(argv: Sequence[str], server: int | None, *, env: Mapping[str, str] | Non
     if server:
         _settle(server, processes)
     server_cpu = tree_cpu(server) - server_before if server else 0.0
-    return Cost(wall, usage.ru_utime + usage.ru_stime, server_cpu)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, server_cpu, usage.ru_maxrss)
 
 
 def _settle(server: int, processes: int) -> None:

@@ -38,7 +38,7 @@ def test_a_client_that_fails_is_named_with_its_last_words() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "program", ["legacy_layers", "small_files", "throughput", "logins", "session_requests", "objects"]
+    "program", ["legacy_layers", "small_files", "throughput", "logins", "session_requests", "objects", "planning"]
 )
 def test_they_print_a_table(program: str) -> None:
     few = {
@@ -47,6 +47,7 @@ def test_they_print_a_table(program: str) -> None:
         "logins": ["--count", "4", "--repeat", "1", "--at-once", "2"],
         "small_files": ["--count", "20", "--repeat", "1"],
         "session_requests": ["--count", "4", "--repeat", "1", "--at-once", "2"],
+        "planning": ["--count", "200", "--directories", "4"],
         "objects": ["--size", "1", "--repeat", "1", "--seconds", "1"],
     }
     done = subprocess.run(
@@ -64,6 +65,7 @@ def test_they_print_a_table(program: str) -> None:
         "small_files": "MODE U",
         "session_requests": "security session",
         "objects": "uftpd https",
+        "planning": "down, dry run",
     }
     assert row[program] in done.stdout
 
