@@ -367,8 +367,6 @@ def record_server(
         while True:
             try:
                 control, _ = listener.accept()
-                # A reply that was sent counts, whatever ends the connection behind it.
-                control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 return
             control.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
