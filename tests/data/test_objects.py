@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_node import Node, Person, StartNode, running_node
+from data_node import Node, Person, StartNode, descriptors, running_node
 from object_client import Answer, RawHttp, link, object_url
 from raw_ftp import eventually
 
@@ -154,6 +154,18 @@ def test_what_is_beneath_a_directory(node: Node) -> None:
         ):  # fmt: skip
             reply = client.get(path=base + wrong)
             assert (reply.status, b"outside" in reply.body) == (404, False), wrong
+
+
+def test_more_files_than_are_kept_open(node: Node) -> None:
+    shared = node.directory()
+    for number in range(80):
+        node.file(shared / f"{number}", b"%d" % number)
+    with RawHttp(link(node, shared)) as client:
+        for _ in range(2):
+            bodies = [client.get(path=f"{client.path}/{number}").body for number in range(80)]
+            assert bodies == [b"%d" % number for number in range(80)]
+        if os.geteuid() == 0:
+            assert len(descriptors(node.session_of(client))) < 100
 
 
 def test_a_link_in_place_of_the_object(node: Node) -> None:

@@ -203,8 +203,10 @@ def test_a_link_that_flips_leads_nowhere_else(node: Node) -> None:
     outside, shared = top / "outside", top / "shared"
     outside.mkdir()
     (shared / "real").mkdir(parents=True)
-    node.file(outside / "file", b"outside")
-    node.file(shared / "real" / "file", b"inside")
+    # Each is asked for once: a file that has been found stays the one that was meant.
+    for number in range(400):
+        node.file(outside / f"file{number}", b"outside")
+        node.file(shared / "real" / f"file{number}", b"inside")
     flip = shared / "flip"
     flip.symlink_to("real")
     over = threading.Event()
@@ -220,8 +222,7 @@ def test_a_link_that_flips_leads_nowhere_else(node: Node) -> None:
     thread.start()
     try:
         with RawHttp(link(node, shared)) as client:
-            path = client.path + "/flip/file"
-            replies = [client.get(path=path) for _ in range(400)]
+            replies = [client.get(path=f"{client.path}/flip/file{number}") for number in range(400)]
     finally:
         over.set()
         thread.join()
@@ -233,13 +234,15 @@ def test_a_directory_swapped_for_a_link(node: Node) -> None:
     top = node.directory()
     (top / "other").mkdir()
     (top / "shared").mkdir()
-    node.file(top / "other" / "file", b"outside")
-    node.file(top / "shared" / "file", b"inside")
+    for name in ("one", "two"):
+        node.file(top / "other" / name, b"outside")
+        node.file(top / "shared" / name, b"inside")
     with RawHttp(link(node, top / "shared")) as client:
-        assert client.get(path=client.path + "/file").body == b"inside"
+        assert client.get(path=client.path + "/one").body == b"inside"
         (top / "shared").rename(top / "moved")
         (top / "shared").symlink_to("other")
-        assert client.get(path=client.path + "/file").status == 404
+        assert client.get(path=client.path + "/two").status == 404
+        assert client.get(path=client.path + "/one").body == b"inside", "the file that was meant"
 
 
 def test_devices_and_pipes_are_no_objects(node: Node) -> None:

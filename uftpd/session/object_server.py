@@ -29,8 +29,9 @@ import trio
 from uftpd.session import messages, object_messages, process
 from uftpd.session.filters import Forbidden
 from uftpd.session.messages import Drain, Failed, ObjectSettings, Rate, Ready
-from uftpd.session.object_answer import Answer, ServedFile, answer, representation
+from uftpd.session.object_answer import Answer, answer, representation
 from uftpd.session.object_connection import close_politely, receive
+from uftpd.session.object_files import OpenFile, OpenFiles
 from uftpd.session.object_messages import Connection, Idle
 from uftpd.session.object_request import BadRequest, HeadReader, ObjectRequest, parse_head, plain_answer
 from uftpd.session.object_sending import Broken, Sender
@@ -89,16 +90,13 @@ class ObjectServer:
 
     def __init__(self, settings: ObjectSettings, tree: FileTree, path: bytes, reporter: process.Reporter) -> None:
         self._settings = settings
-        self._tree = tree
         self._path = path
         self._reporter = reporter
         self._own_rate = settings.session.rate
         self._user_rate = 0
         self._sender = Sender(settings.stall_seconds, self._rate)
-        self._file: int | None = None
-        self._served: ServedFile | None = None
+        self._files = OpenFiles(tree)
         self._is_directory = False
-        self._opening = trio.Lock()
         self._connections = 0
         self._sending = 0
         self._expires = 0.0
@@ -266,14 +264,13 @@ class ObjectServer:
             return False
         record = _Record(time.monotonic())
         try:
-            async with self._opened(request) as (file, served):
-                record.path = served.path
-                reply = answer(
-                    request, served, representation(os.fstat(file)), int(time.time()), keep_alive=request.keep_alive
-                )
+            async with self._opened(request) as file:
+                record.path = file.served.path
+                there = representation(os.fstat(file.descriptor))
+                reply = answer(request, file.served, there, int(time.time()), keep_alive=request.keep_alive)
                 record.status, record.size = reply.status, reply.length
                 with self._counted(reply):
-                    await self._sender.send(connection, file, reply, record.sent)
+                    await self._sender.send(connection, file.descriptor, reply, record.sent)
             record.result = "ok"
         except _Missing as missing:
             record.status, record.result = missing.status, "ok"
@@ -329,35 +326,24 @@ class ObjectServer:
     # -- the object -------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _opened(self, request: ObjectRequest) -> AsyncIterator[tuple[int, ServedFile]]:
+    async def _opened(self, request: ObjectRequest) -> AsyncIterator[OpenFile]:
         """The file a request means. A shared file has only this one, whatever name a program puts behind the secret."""
-        if self._file is None and not self._is_directory:
+        async with contextlib.AsyncExitStack() as stack:
             try:
-                await self._open_object()
-            except IsADirectoryError:
-                self._is_directory = True
+                file = await self._find(request, stack)
             except (OSError, Forbidden) as error:
                 raise _Missing(_status(error)) from error
-        if self._file is not None and self._served is not None:
-            yield self._file, self._served
-            return
-        if not request.below:
-            raise _Missing(404)
-        path = b"/".join((self._path, *request.below))
-        try:
-            file, _ = await trio.to_thread.run_sync(self._tree.open_read, path)
-        except (OSError, Forbidden) as error:
-            raise _Missing(_status(error)) from error
-        try:
-            yield file, ServedFile.at(path)
-        finally:
-            os.close(file)
+            yield file
 
-    async def _open_object(self) -> None:
-        async with self._opening:  # the first requests may come together
-            if self._file is None:
-                self._file, _ = await trio.to_thread.run_sync(self._tree.open_read, self._path)
-                self._served = ServedFile.at(self._path)
+    async def _find(self, request: ObjectRequest, stack: contextlib.AsyncExitStack) -> OpenFile:
+        if not self._is_directory:
+            try:
+                return await stack.enter_async_context(self._files.reading(self._path))
+            except IsADirectoryError:
+                self._is_directory = True
+        if not request.below:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return await stack.enter_async_context(self._files.reading(b"/".join((self._path, *request.below))))
 
 
 @dataclass(slots=True)
