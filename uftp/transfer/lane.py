@@ -32,10 +32,10 @@ _GRACE_SECONDS: Final = 2.0  # for a thread that was told to stop
 _AT_ONCE: Final = 64  # tasks made together, on the general way
 
 
-def possible(session: FTPSession) -> bool:
-    """Whether a session has what the lane takes: MODE U, with digests and facts."""
+def possible(session: FTPSession, *, verify: bool = True) -> bool:
+    """Whether a session has what the lane takes: MODE U, with facts, and digests if files are to be verified."""
     mode = session.records
-    return mode is not None and mode.options.digest and mode.options.facts
+    return mode is not None and mode.options.facts and (mode.options.digest or not verify)
 
 
 async def carry(

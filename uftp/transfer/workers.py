@@ -379,7 +379,7 @@ class Scheduler:
 
         try:
             async with self._session() as session:
-                if lane.possible(session) and not self._options.limit_rate:
+                if lane.possible(session, verify=self._options.verify) and not self._options.limit_rate:
                     rest = await lane.carry(session, supply, done, options=self._options, state=self._state)
                 else:
                     self._has_lane = False
