@@ -19,6 +19,7 @@ from uftpd.auth.errors import BadRequest, NotFound
 from uftpd.auth.shares import claims, model, progress
 from uftpd.auth.shares.grants import Claim, Grants, ShareInUse, Wanted
 from uftpd.auth.shares.model import ANONYMOUS, Share, ShareAccess, is_share_id, new_share_id
+from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store, StoreUnavailable, make_engine, open_store
 from uftpd.auth.store.housekeeping import Tally, sweep
 from uftpd.config.operating import StoreSettings
@@ -216,6 +217,26 @@ async def test_uses_are_counted_and_none_is_lost_when_the_store_fails(grants: Gr
     grants.record_access(share)
     listed = (await grants.by_owner(OWNER, "TEST"))[0]
     assert (listed.access_count, listed.last_access) == (5, int(clock.now))
+
+
+async def test_what_is_stopped_at_one_server_ends_at_the_others(grants: Grants, store: Store) -> None:
+    """Not what merely was withdrawn."""
+    stopped, withdrawn = await put(grants, a_share("/a")), await put(grants, a_share("/b"))
+    other, deliveries = Grants(store), Deliveries()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other.watch_stops, deliveries)
+        with deliveries.running(withdrawn.id) as kept, trio.fail_after(30):
+            with deliveries.running(stopped.id) as scope:
+                for share in (stopped, withdrawn):
+                    await grants.delete(share.id)
+                await grants.stop(stopped.id)
+                await trio.sleep_forever()
+            assert scope.cancelled_caught
+            assert not kept.cancel_called
+        nursery.cancel_scope.cancel()
+    await sweep(store, Tally(), 1e12)
+    with store.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM share_stops")).scalar() == 0
 
 
 # -- using up -----------------------------------------------------------------------------------------------------

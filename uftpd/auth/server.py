@@ -116,7 +116,8 @@ async def serve(
             metrics = Metrics()
             opened.store.observer = metrics.observe_store
             grants = Grants(opened.store)
-            lasting = Lasting(opened.store, Tally(), metrics, background, grants, Deliveries())
+            deliveries = Deliveries()
+            lasting = Lasting(opened.store, Tally(), metrics, background, grants, deliveries)
             running = InForce(config, opened.keys, lasting, opened.tls)
             metrics.watch(
                 lambda: running.services.registry, opened.store, lambda: running.services.facts.certificate_ends
@@ -125,6 +126,7 @@ async def serve(
                 event("no [store]: what is kept is lost at the end", level=logging.WARNING)
             background.start_soon(keep_house, opened.store, lasting.tally)
             background.start_soon(grants.keep_counting)
+            background.start_soon(grants.watch_stops, deliveries)
             background.start_soon(running.watch_files)
             async with trio.open_nursery() as nursery:
                 http = _HttpConfig(running, opened.listeners, opened.tls)

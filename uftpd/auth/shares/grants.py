@@ -21,9 +21,11 @@ from uftpd.auth.shares import claims, rows
 from uftpd.auth.shares.claims import LEASE_SECONDS, Wanted
 from uftpd.auth.shares.model import Share
 from uftpd.auth.shares.progress import Interval
+from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store, StoreUnavailable
 
 COUNT_SECONDS = 1.0  # how long uses are only in memory
+STOP_SECONDS = 2.0  # how long a delivery goes on after another server was told to stop it
 
 __all__ = ["LEASE_SECONDS", "Claim", "Grants", "ShareInUse", "Wanted"]
 
@@ -181,6 +183,22 @@ class Grants:
     async def delete_paths(self, owner: str, server: str, paths: Sequence[str]) -> list[str]:
         """Remove the owner's shares of the first of these paths that has any, for all grantees; returns their ids."""
         return await self._store.write(lambda connection: rows.remove_paths(connection, owner, server, paths))
+
+    async def stop(self, share_id: str) -> None:
+        """Have the servers on this store end what they deliver of a share; each within `STOP_SECONDS`."""
+        await self._store.write(lambda connection: rows.note_stop(connection, share_id, self._clock()))
+
+    async def watch_stops(self, deliveries: Deliveries) -> None:
+        """End what others have stopped, for ever."""
+        while True:
+            await trio.sleep(STOP_SECONDS)
+            if deliveries.count():
+                with suppress(StoreUnavailable):  # said by the store; looked at again soon
+                    for share_id in await self._stopped_among(deliveries.shares()):
+                        deliveries.stop(share_id)
+
+    async def _stopped_among(self, ids: Sequence[str]) -> list[str]:
+        return await self._store.read(lambda connection: rows.stopped_among(connection, ids))
 
     # -- using ------------------------------------------------------------------------------------------------------
 

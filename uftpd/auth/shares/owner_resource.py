@@ -270,7 +270,7 @@ class OwnerResource:
     async def _end_all(self, request: Request, caller: Caller, server: LogicalServer, wanted: ShareRequest) -> Response:
         ended = await self._grants.delete_paths(_owner(caller), server.name, [wanted.path, other_form(wanted.path)])
         for share_id in ended:
-            self._stop(request, share_id)
+            await self._stop(request, share_id)
         context_of(request).outcome = "shares ended"
         context_of(request).facts["count"] = len(ended)
         return Response(status_code=200)
@@ -342,14 +342,15 @@ class OwnerResource:
         if share.owner != _owner(caller):
             raise NotAllowed("This share is not yours")
         await self._grants.delete(share.id)
-        self._stop(request, share.id, stop=stop)
+        await self._stop(request, share.id, stop=stop)
         return True
 
-    def _stop(self, request: Request, share_id: str, *, stop: bool = False) -> None:
+    async def _stop(self, request: Request, share_id: str, *, stop: bool = False) -> None:
         """End what is being delivered, if that is asked for or the rule here."""
         asked = request.query_params.get("stop", "").lower() == "true"
         if stop or asked or self._settings.stop_on_delete:
             context_of(request).facts["stopped"] = self._services.deliveries.stop(share_id)
+            await self._grants.stop(share_id)
 
     # -- finding ----------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,11 @@ from sqlalchemy.exc import IntegrityError
 
 from uftpd.auth.errors import BadRequest
 from uftpd.auth.shares.model import Share, ShareAccess
-from uftpd.auth.store.schema import share_claims, share_progress, shares
+from uftpd.auth.store.schema import share_claims, share_progress, share_stops, shares
 
 MAX_LISTED: Final = 10_000
 _BATCH: Final = 500  # values in one IN list
+_STOP_SECONDS: Final = 3600.0
 
 _FIELDS = tuple(field.name for field in fields(Share))
 
@@ -149,6 +150,26 @@ def remove_expired(connection: Connection, now: float, most: int) -> int:
     expired = (shares.c.expires > 0) & (shares.c.expires <= now)
     ids = list(connection.execute(select(shares.c.id).where(expired).limit(most)).scalars())
     return remove(connection, ids) if ids else 0
+
+
+def note_stop(connection: Connection, share_id: str, now: float) -> None:
+    """Tell the other servers that what is delivered of a share shall end."""
+    connection.execute(delete(share_stops).where(share_stops.c.share_id == share_id))
+    connection.execute(insert(share_stops).values(share_id=share_id, stopped=now))
+
+
+def stopped_among(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Those of the shares whose deliveries shall end."""
+    found: list[str] = []
+    for begin in range(0, len(ids), _BATCH):
+        condition = share_stops.c.share_id.in_(ids[begin : begin + _BATCH])
+        found += connection.execute(select(share_stops.c.share_id).where(condition)).scalars()
+    return found
+
+
+def forget_stops(connection: Connection, now: float) -> int:
+    """Remove what every server has read long ago; ids never come back. Returns how many."""
+    return connection.execute(delete(share_stops).where(share_stops.c.stopped < now - _STOP_SECONDS)).rowcount
 
 
 def count(connection: Connection) -> int:

@@ -47,6 +47,7 @@ async def sweep(store: Store, tally: Tally, now: float) -> None:
         while await store.write(lambda connection: rows.remove_expired(connection, now, BATCH)) == BATCH:
             pass
         await store.write(lambda connection: claims.remove_lapsed(connection, now))
+        await store.write(lambda connection: rows.forget_stops(connection, now))
         tally.security_sessions = await store.read(sessions.count)
         tally.shares = await store.read(rows.count)
     except StoreUnavailable:

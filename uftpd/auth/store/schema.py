@@ -101,3 +101,12 @@ share_progress = Table(
     Column("changed", Double, nullable=False),
     Index("share_progress_by_share", "share_id"),
 )
+
+# Shares that were withdrawn with all that is being delivered of them; read by the other servers.
+share_stops = Table(
+    "share_stops",
+    metadata,
+    Column("share_id", String(64), primary_key=True),
+    Column("stopped", Double, nullable=False),
+    Index("share_stops_by_time", "stopped"),
+)

@@ -65,3 +65,9 @@ def upgrade() -> None:
         sa.Column("changed", sa.Double(), nullable=False),
     )
     op.create_index("share_progress_by_share", "share_progress", ["share_id"])
+    op.create_table(
+        "share_stops",
+        sa.Column("share_id", sa.String(64), primary_key=True),
+        sa.Column("stopped", sa.Double(), nullable=False),
+    )
+    op.create_index("share_stops_by_time", "share_stops", ["stopped"])
