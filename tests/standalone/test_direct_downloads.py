@@ -149,9 +149,14 @@ def test_a_file_of_a_shared_directory(site: Site, tmp_path: Path) -> None:
     site.file("folder/grün.bin", LARGE)
     site.file("outside", LARGE)
     (site.files / "folder" / "out").symlink_to("../outside")
+    (site.files / "folder" / "in").symlink_to("grün.bin")
     link = site.share(f"{site.files}/folder/")
-    site.curl("-f", "-L", "-o", str(tmp_path / "out"), f"{link}/gr%C3%BCn.bin")
-    assert checksum(tmp_path / "out") == SUM
+    before = site.server.log().count("object server started")
+    for name in ("gr%C3%BCn.bin", "in"):
+        done = site.curl("-f", "-L", "-o", str(tmp_path / "out"), "-w", "%{num_redirects}", f"{link}/{name}")
+        assert done.stdout == b"1"
+        assert checksum(tmp_path / "out") == SUM
+    assert site.server.log().count("object server started") == before + 1, "one process for all files of a share"
     for wrong in ("out", "../outside", "%2e%2e/outside"):
         done = site.curl("--path-as-is", "-L", "-o", "/dev/null", "-w", "%{http_code}", f"{link}/{wrong}")
         assert done.stdout == b"404", wrong

@@ -1,6 +1,7 @@
 """Direct delivery: a large download is sent on to the data node's own object server (EXTENSIONS section 7).
 
-The node gets a secret for this one object, resolved beneath the shared directory, and the client its address. Shares
+The node gets a secret for the shared file, or for what is beneath the shared directory, and the client an address with
+it: so all files of a directory are served by one process there, and links within it lead where they do here. Shares
 that count their uses are never sent on, since only this server could see how a download ends; nor are small files, for
 which the way there takes longer than the file.
 
@@ -43,7 +44,7 @@ class Direct:
 
     def __init__(self, settings: Shares) -> None:
         self._settings = settings
-        self._given: OrderedDict[tuple[Share, bytes, str], tuple[float, str]] = OrderedDict()
+        self._given: OrderedDict[tuple[Share, str], tuple[float, str]] = OrderedDict()
 
     async def redirect(self, visit: Visit, version: str, request_id: str) -> Response | None:
         """The reply that sends a client on; None if this server has to deliver the file itself.
@@ -56,21 +57,31 @@ class Direct:
         share = visit.share
         if share.uses or not self._settings.redirects(share.server):
             return None
-        key = (replace(share, access_count=0, last_access=0), visit.path, version)
-        given, address = self._given.get(key, (0.0, ""))
-        if not address or trio.current_time() > given + _REUSED_SECONDS:
-            address = await _announce(visit, request_id)
-            if not address:
+        key = (replace(share, access_count=0, last_access=0), "" if _as_directory(share) else _path(visit) + version)
+        given, place = self._given.get(key, (0.0, ""))
+        if not place or trio.current_time() > given + _REUSED_SECONDS:
+            place = await _announce(visit, request_id)
+            if not place:
                 return None
-            self._given[key] = trio.current_time(), address
+            self._given[key] = trio.current_time(), place
             self._given.move_to_end(key)
             while len(self._given) > _MOST:
                 self._given.popitem(last=False)
-        return Response(None, 307, {"Location": address, "Cache-Control": "no-store"})
+        return Response(None, 307, {"Location": f"{place}/{_path(visit)}", "Cache-Control": "no-store"})
+
+
+def _as_directory(share: Share) -> bool:
+    """Whether one secret opens all of a shared directory; patterns count from another place then, and `/` has none."""
+    return share.directory and share.path != "/" and not (share.includes or share.excludes)
+
+
+def _path(visit: Visit) -> str:
+    """What stands behind the secret: the way below a shared directory, or a name that only programs look at."""
+    return "/".join(urllib.parse.quote_from_bytes(part, safe="") for part in visit.parts or (visit.name,))
 
 
 async def _announce(visit: Visit, request_id: str) -> str:
-    """An address on a data node, empty if there is none to be had."""
+    """Where a data node has it, without what stands behind the secret; empty if there is none to be had."""
     share = visit.share
     for instance in visit.server.candidates(None):
         ping = await instance.ping(max_age=0.0)
@@ -86,7 +97,10 @@ async def _announce(visit: Visit, request_id: str) -> str:
                 expires=EXPIRES_SECONDS,
                 request_id=request_id,
             )
-            if share.directory:
+            if _as_directory(share):
+                above, _, name = share.path.rstrip("/").rpartition("/")
+                wanted = replace(wanted, file=f"{above}/", scope=name.encode())
+            elif share.directory:
                 # Based in the directory, so that the kernel keeps the whole way to the file beneath it.
                 wanted = replace(wanted, scope=visit.path)
             announced = await instance.transfer(wanted)
@@ -95,6 +109,5 @@ async def _announce(visit: Visit, request_id: str) -> str:
         except (RequestRefused, RequestError) as error:
             event("direct delivery refused", server=share.server, instance=instance.number, reason=str(error))
             return ""
-        name = urllib.parse.quote_from_bytes(visit.name, safe="")
-        return f"{ping.objects.rstrip('/')}/o/{announced.secret}/{name}"
+        return f"{ping.objects.rstrip('/')}/o/{announced.secret}"
     return ""
