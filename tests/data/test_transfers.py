@@ -410,6 +410,18 @@ def test_an_aborted_transfer_takes_its_range_along(shared_node: Node) -> None:
         assert ftp.retrieve(f"RETR {base}/whole")[1] == b"all of it"
 
 
+def test_a_status_sent_together_with_its_command(shared_node: Node) -> None:
+    with shared_node.login() as ftp:
+        port = ftp.passive()
+        ftp.socket.sendall(b"NLST\r\nSTAT\r\n")  # it waits for its client, so the answer cannot
+        answer = ftp.reply()
+        assert b"NLST in progress" in answer
+        with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as data:
+            assert ftp.reply()[:3] == b"150"
+            read_all(data)
+            assert ftp.reply() == DONE
+
+
 def test_abort_of_a_hash(shared_node: Node) -> None:
     base = shared_node.directory()
     with (base / "big").open("wb") as big:

@@ -67,6 +67,7 @@ class ControlConnection:
         """Serve until the session ends."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self._session.on_job = self._job_began
             nursery.start_soon(self._read)
             try:
                 with contextlib.suppress(ClientGone):
@@ -242,6 +243,17 @@ class ControlConnection:
 
         if self._nursery is not None:
             self._nursery.start_soon(end)
+
+    def _job_began(self) -> None:
+        """A STAT that came so close behind its command that it was queued is for that command, too."""
+        first = self._lines.first()
+        if first is not None and first.verb == "STAT" and self._session.record_mode is None and self._nursery:
+            self._nursery.start_soon(self._answer_early, self._lines.take())
+            self._wake()
+
+    async def _answer_early(self, line: Line) -> None:
+        with contextlib.suppress(ClientGone):
+            await self._execute(line)
 
     async def _execute(self, line: Line) -> None:
         command = command_of(line)

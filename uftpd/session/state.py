@@ -69,6 +69,7 @@ class Session:
         record_options: what the next MODE U applies.
         record_mode: MODE U, while it is on.
         job: what ABOR stops.
+        on_job: told when a transfer or a hash has become `job`.
     """
 
     user: str
@@ -101,6 +102,7 @@ class Session:
     options: dict[str, str] = field(default_factory=dict)
     rate: RateLimit = field(default_factory=RateLimit)
     job: Job | None = None
+    on_job: Callable[[], None] = lambda: None
     quitting: bool = False
     swept: set[bytes] = field(default_factory=set)
 

@@ -70,6 +70,7 @@ async def running(session: Session, verb: str, total: int | None = None) -> Asyn
     with trio.CancelScope() as scope:
         job = Job(verb, Meter(), scope.cancel, total)
         session.job = job
+        session.on_job()
         try:
             yield job
         finally:
