@@ -34,6 +34,8 @@ class Shares(Section, frozen=True):
         stop_on_delete: who removes a share also ends what is being fetched by it; otherwise only where asked to.
         sessions: that this server has on data nodes for downloads and uploads at a time, idle ones included. Each is a
             process on the node. Small files share sessions; each large one has its own.
+        sessions_per_account: of these, for the shares of one account; less than the data nodes allow an account for
+            shares (`limits.share_sessions_per_user`), since others need some, too.
         sessions_per_share: of these, for one share.
         idle_seconds: an idle one is closed.
         wait_seconds: how long a request waits for one; then it is answered 503.
@@ -49,6 +51,7 @@ class Shares(Section, frozen=True):
     direct: bool | tuple[str, ...] = False
     stop_on_delete: bool = False
     sessions: Count = 128
+    sessions_per_account: Count = 48
     sessions_per_share: Count = 32
     idle_seconds: Seconds = 20.0
     wait_seconds: Seconds = 20.0

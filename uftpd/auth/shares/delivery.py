@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import trio
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -47,6 +48,23 @@ _RENEW_SECONDS = 15.0
 _RANGE_HEADERS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range")
 
 
+class _AnyNames(Convertor[str]):
+    """The rest of an address, whatever is in it: `path` of Starlette takes no line breaks, which names may have."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("names", _AnyNames())
+_SHARE = "/rest/access/{server}/{id}"
+_BELOW = "/rest/access/{server}/{id}/{path:names}"
+
+
 class Delivery:
     """The handlers."""
 
@@ -62,15 +80,14 @@ class Delivery:
         if not self._services.config.shares.enabled:
             return []
         found = []
-        for path in ("/rest/access/{server}/{id}", "/rest/access/{server}/{id}/{path:path}"):
+        for path in (_SHARE, _BELOW):
             for method, handler, summary in (
                 ("GET", self.get, "A file of a share, or what a shared directory holds."),
                 ("PUT", self._upload.put, "Store a file in a share."),
             ):
                 found.append(_endpoint(method, path, self._answered(handler), summary))
         # Below the share: POST to the share itself asks for a session.
-        path = "/rest/access/{server}/{id}/{path:path}"
-        found.append(_endpoint("POST", path, self._answered(self._log_in), "The password of a share, from a form."))
+        found.append(_endpoint("POST", _BELOW, self._answered(self._log_in), "The password of a share, from a form."))
         return found
 
     def _answered(self, handler: Callable[[Request], Any]) -> Handler:

@@ -8,6 +8,7 @@ that was idle for a while is closed, and so is one that failed.
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,8 @@ LANE_LOAD: Final = 48  # requests under way on a lane before another one is open
 MOST_LANES: Final = 4  # for one object
 OPEN_SECONDS: Final = 30.0
 _PING_SECONDS: Final = 5.0
+_LONGEST_PAUSE: Final = 4.0
+_EVICTED: Final = 4  # idle sessions that make room at once where a node has none
 _OPTIONS: Final = SessionOptions(
     mode="stream", connect_timeout=10, reply_timeout=30, final_timeout=300, stall_timeout=120
 )
@@ -51,6 +54,9 @@ class _Closable(Protocol):
 
 T = TypeVar("T", bound=_Closable)
 
+Account = tuple[str, str]
+"""Logical server and account, for which a node counts sessions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -58,6 +64,11 @@ class Key:
 
     share: Share
     write: bool
+
+    @property
+    def account(self) -> Account:
+        """Whose sessions they are."""
+        return self.share.server, self.share.uid
 
     @classmethod
     def of(cls, share: Share, *, write: bool) -> Key:
@@ -114,6 +125,7 @@ class Pool:
         self._background = background
         self._addresses = tuple(ipaddress.ip_address(text) for text in settings.client_address)
         self._by_key: dict[Key, _Sessions] = {}
+        self._by_account: Counter[Account] = Counter()
         self._total = 0
         self._watching = False
         self._freed = trio.Event()
@@ -240,6 +252,9 @@ class Pool:
     def _gone(self, key: Key, sessions: _Sessions) -> None:
         sessions.total -= 1
         self._total -= 1
+        self._by_account[key.account] -= 1
+        if not self._by_account[key.account]:
+            del self._by_account[key.account]
         self._freed.set()
         self._forget(key, sessions)
 
@@ -267,36 +282,48 @@ class Pool:
             entry.item.close()
             self._gone(key, sessions)
 
-    def _evict(self) -> None:
-        """Close the idle sessions that were used longest ago, to have room for one."""
+    def _evict(self, account: Account | None = None) -> bool:
+        """Close an idle session, the one that was used longest ago, to have room for another.
+
+        Args:
+            account: only one of this account; None for any.
+
+        Returns:
+            Whether there is room now; that of a lane comes a little later.
+        """
+        sets = [(key, s) for key, s in self._by_key.items() if account in (None, key.account)]
         found = [
             (since, key)
-            for key, s in self._by_key.items()
+            for key, s in sets
             for since in (*(entry.since for entry in s.flows), *(entry.since for entry in s.plain))
         ]
+        unused = [(s.lanes_used, lane) for _, s in sets for lane in s.lanes if lane.usable and not lane.busy]
+        oldest = min(unused, key=lambda pair: pair[0], default=None)
         if found:
             since, key = min(found, key=lambda pair: pair[0])
-            sessions = self._by_key[key]
-            self._close_kind(sessions.flows, key, sessions, since + 1e-6)
-            self._close_kind(sessions.plain, key, sessions, since + 1e-6)
-            return
-        unused = [(s.lanes_used, lane) for s in self._by_key.values() for lane in s.lanes if not lane.busy]
-        if unused:
-            min(unused, key=lambda pair: pair[0])[1].close()
+            if oldest is None or since <= oldest[0]:
+                sessions = self._by_key[key]
+                self._close_kind(sessions.flows, key, sessions, since + 1e-6)
+                self._close_kind(sessions.plain, key, sessions, since + 1e-6)
+                return True
+        if oldest is not None:
+            oldest[1].close()
+        return False
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
     async def _open(self, server: LogicalServer, share: Share, key: Key, sessions: _Sessions) -> Channel | Plain:
         """Open one more session, which counts from here on."""
-        await self._room(sessions)
+        await self._room(key, sessions)
         sessions.total += 1
         self._total += 1
+        self._by_account[key.account] += 1
         if not self._watching:
             self._watching = True
             self._background.start_soon(self._watch)
         try:
             with trio.fail_after(OPEN_SECONDS):
-                session = await self._log_in(server, share, write=key.write)
+                session = await self._log_in_at_last(server, share, key)
                 try:
                     return await Channel.open(session)
                 except Refused:
@@ -313,18 +340,35 @@ class Pool:
                 raise as_request_error(error) from error
             raise
 
-    async def _room(self, sessions: _Sessions) -> None:
+    async def _room(self, key: Key, sessions: _Sessions) -> None:
         settings = self._settings
         with trio.move_on_after(settings.wait_seconds):
-            while sessions.total >= settings.sessions_per_share or self._total >= settings.sessions:
-                if sessions.total < settings.sessions_per_share:
-                    self._evict()
-                    if self._total < settings.sessions:
-                        return
+            while True:
+                if sessions.total >= settings.sessions_per_share:
+                    room = False
+                elif self._by_account[key.account] >= settings.sessions_per_account:
+                    room = self._evict(key.account)
+                else:
+                    room = self._total < settings.sessions or self._evict()
+                if room:
+                    return
                 self._freed = trio.Event()
                 await self._freed.wait()
-            return
-        raise Unavailable("Too many downloads at once, try again later", headers={"Retry-After": "10"})
+        raise _too_many()
+
+    async def _log_in_at_last(self, server: LogicalServer, share: Share, key: Key) -> FTPSession:
+        """As `_log_in`; while the node has no room for the account, idle sessions of it are closed."""
+        pause = 0.05
+        while True:
+            try:
+                return await self._log_in(server, share, write=key.write)
+            except _NoRoom as error:
+                if pause > _LONGEST_PAUSE:
+                    raise Unavailable(str(error), headers={"Retry-After": "10"}) from error
+                for _ in range(_EVICTED):
+                    self._evict(key.account)
+                await trio.sleep(pause)
+                pause *= 2
 
     async def _log_in(self, server: LogicalServer, share: Share, *, write: bool) -> FTPSession:
         require_up(server)
@@ -354,14 +398,24 @@ class Pool:
             except NodeUnreachable:
                 continue
             except RequestRefused as error:
+                if "too many" in str(error).lower():
+                    raise _NoRoom(f"UFTPD server '{server.name}': {shown(error)}") from None
                 raise NodeFailed(f"UFTPD server '{server.name}': {shown(error)}") from None
-            except AuthenticationFailed as error:  # such as a limit of sessions
-                raise Unavailable(f"The data node lets nobody in now: {shown(error)}") from error
+            except AuthenticationFailed as error:
+                raise _NoRoom(f"The data node lets nobody in now: {shown(error)}") from error
             except NetworkError as error:
                 refusal = error
         if refusal is not None:
             raise Unavailable(f"UFTPD server '{server.name}': {shown(refusal)}")
         raise Unavailable(f"No data node of '{server.name}' answers, try again later")
+
+
+class _NoRoom(Exception):
+    """The node has as many sessions of this account as it allows."""
+
+
+def _too_many() -> Unavailable:
+    return Unavailable("Too many downloads at once, try again later", headers={"Retry-After": "10"})
 
 
 def _host(instance: NodeInstance) -> str:
