@@ -129,6 +129,14 @@ def describe(summary: CopySummary, *, dry_run: bool = False) -> str:
         parts.append(f"{summary.deleted} deleted")
     if summary.failed:
         parts.append(f"{summary.failed} failed")
+    if summary.not_tried:
+        parts.append(f"{summary.not_tried} not tried")
+    if summary.retries:
+        parts.append(f"{summary.retries} retries")
+    if summary.unverified:
+        parts.append(f"{summary.unverified} without checksum")
+    if summary.taken_over:
+        parts.append(f"{human_size(summary.taken_over)} taken over")
     rate = human_size(summary.bytes / summary.seconds) if summary.seconds else "-"
     return f"{', '.join(parts)}, {human_size(summary.bytes)} in {summary.seconds:.1f} s ({rate}/s)"
 

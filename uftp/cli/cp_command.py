@@ -87,7 +87,7 @@ def command(
 
     sources, target = [settings.expand(source) for source in sources], settings.expand(target)
     if clean:
-        _clean(settings, sources, target)
+        _clean(settings, sources, target, dry_run=many.dry_run)
         return
     if not sources:
         raise UsageError(f"{target}: only one place is named; name what to copy, and then where to")
@@ -126,5 +126,19 @@ def command(
     reports.finish(summary, show=show_performance or on_terminal)
 
 
-def _clean(settings: Settings, sources: Sequence[str], target: str) -> None:
-    raise UsageError("--clean: not available yet")
+def _clean(settings: Settings, sources: Sequence[str], target: str, *, dry_run: bool) -> None:
+    from uftp.cli.copy_reports import Reports
+    from uftp.transfer.cleaning import clean
+
+    if sources:
+        raise UsageError("--clean: removes what is left in TARGET; name it alone")
+    access = settings.access(parse_url(target)) if is_url(target) else None
+    reports = Reports(settings, dry_run=dry_run)
+    summary = run_async(
+        settings,
+        lambda: clean(target, access=access, state=reports.state, dry_run=dry_run),
+        when_interrupted=lambda: f"{reports.state.deleted} removed",
+    )
+    if not (settings.json or settings.quiet or dry_run):
+        click.echo(f"{summary.deleted} unfinished files removed", err=True)
+    reports.finish(summary, show=False)
