@@ -26,7 +26,8 @@ async def clean(
 ) -> CopySummary:
     """Remove the part files in a directory and below, of whichever copy; one under way loses its own, and fails.
 
-    Links are not followed, where the server tells them from directories. Of a file, the directory it is in is cleaned, not what is below.
+    Links are not followed, where the server tells them from directories. Of a file, the directory it is in is cleaned,
+    not what is below.
 
     Args:
         target: a URL or a local path.
