@@ -15,11 +15,12 @@ from typing import Final, NamedTuple
 from uftp.client.listings import Entry, Listing, list_many
 from uftp.client.remote import MAX_DEPTH
 from uftp.client.wording import printable
-from uftp.errors import NetworkError, Refused, TimedOut, UFTPError, UsageError
+from uftp.errors import Refused, TimedOut, UFTPError, UsageError
 from uftp.transfer.batch import SmallFile
 from uftp.transfer.options import Links
 from uftp.transfer.plan import join
 from uftp.transfer.pool import SessionPool
+from uftp.transfer.retrying import may_pass
 from uftp.transfer.walk import (
     GROUP_ENTRIES,
     GROUP_PORTIONS,
@@ -159,9 +160,9 @@ class RemoteWalk:
 
     def _failed(self, here: _Waiting, error: UFTPError) -> None:
         # A directory that is not listed is all that is in it: one lost session is not worth that.
-        passing = isinstance(error, NetworkError) and not isinstance(error, TimedOut)
-        passing = passing or (isinstance(error, Refused) and error.code is not None and 400 <= error.code < 500)
-        if passing and here.failed < self._retries:
+        # But a server that has said nothing for minutes will not soon.
+        passing = may_pass(error) and not isinstance(error, TimedOut)
+        if passing and here.failed < self._retries and not self._pool.failed:
             self._waiting.append(here._replace(failed=here.failed + 1))
         else:
             self._listed.append((here, error))
