@@ -175,6 +175,33 @@ def test_a_link_in_place_of_the_object(node: Node) -> None:
     assert get(link(node, top / "shared")).status == 404
 
 
+def test_a_link_in_place_of_a_directory(node: Node) -> None:
+    """Like one in a home to a place with more room: the user's own is followed, and nothing leads on from there."""
+    top = node.directory()
+    (top / "far" / "away").mkdir(parents=True)
+    node.file(top / "far" / "away" / "file", b"inside")
+    node.file(top / "far" / "beside", b"outside")
+    (top / "far" / "away" / "out").symlink_to("../beside")
+    shared = top / "shared"
+    shared.symlink_to("far/away")
+    os.chown(shared, node.person.uid, node.person.gid, follow_symlinks=False)
+    with RawHttp(link(node, shared)) as client:
+        assert client.get(path=client.path + "/file").body == b"inside"
+        for wrong in ("out", "../beside", "%2e%2e/beside", ""):
+            assert client.get(path=f"{client.path}/{wrong}").status == 404
+
+
+def test_somebody_elses_link_in_place_of_a_directory(two_people: tuple[Person, Person], node: Node) -> None:
+    top = node.directory()
+    (top / "private").mkdir()
+    node.file(top / "private" / "file", b"not shared")
+    shared = top / "shared"
+    shared.symlink_to("private")
+    os.chown(shared, two_people[1].uid, two_people[1].gid, follow_symlinks=False)
+    with RawHttp(link(node, shared)) as client:
+        assert client.get(path=client.path + "/file").status == 404
+
+
 def test_files_of_the_user_and_of_nobody_else(two_people: tuple[Person, Person], node: Node) -> None:
     if not node.as_root:
         pytest.skip("serves one user")

@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import os
 import socket
+import stat
 import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
@@ -27,8 +28,8 @@ import msgspec
 import trio
 
 from uftpd.session import messages, object_messages, process
-from uftpd.session.filters import Forbidden
-from uftpd.session.messages import Drain, Failed, ObjectSettings, Rate, Ready
+from uftpd.session.filters import Forbidden, PathFilter
+from uftpd.session.messages import Drain, Failed, ObjectSettings, Rate, Ready, SessionSettings
 from uftpd.session.object_answer import Answer, answer, representation
 from uftpd.session.object_connection import close_politely, receive
 from uftpd.session.object_files import OpenFile, OpenFiles
@@ -36,7 +37,7 @@ from uftpd.session.object_messages import Connection, Idle
 from uftpd.session.object_request import BadRequest, HeadReader, ObjectRequest, parse_head, plain_answer
 from uftpd.session.object_sending import Broken, Sender
 from uftpd.session.paths import FileTree
-from uftpd.session.privileges import LoginRefused, UserPolicy, become, look_up
+from uftpd.session.privileges import Account, LoginRefused, UserPolicy, become, look_up
 
 _NOT_THERE: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
@@ -59,7 +60,7 @@ async def run(channel: socket.socket, report: socket.socket, user: str, policy: 
             raise LoginRefused("internal error")
         account = look_up(user, settings.session.groups, policy)
         become(account, policy, settings.session.umask)
-        tree, start = process.open_tree(settings.session, account)
+        tree, path = open_object(settings.session, account)
         if tree.confined and not tree.confine_process():
             reporter.log("no-landlock", level="debug")
     except (LoginRefused, Forbidden) as error:
@@ -70,12 +71,43 @@ async def run(channel: socket.socket, report: socket.socket, user: str, policy: 
         return
     reporter.send(Ready())
     try:
-        await ObjectServer(settings, tree, start.rstrip(b"/") + b"/" + settings.session.scope, reporter).serve(
-            channel, report
-        )
+        await ObjectServer(settings, tree, path, reporter).serve(channel, report)
     except BaseException:
         reporter.log("session-crashed", level="error", traceback=traceback.format_exc())
         raise
+
+
+def open_object(settings: SessionSettings, account: Account) -> tuple[FileTree, bytes]:
+    """The files that are served, and the path of the object among them. Runs as the user.
+
+    A directory may be named by a link, as sessions may begin in one. Only the user's own link counts, or root's: where
+    others can write, they could put one in the place of what was shared.
+
+    Raises:
+        OSError: the directory above is not there, or not for this user.
+    """
+    tree, start = process.open_tree(settings, account)
+    path = start.rstrip(b"/") + b"/" + settings.scope
+    if settings.includes or settings.excludes or (target := _own_link(path, account.uid)) is None:
+        return tree, path
+    tree.close()
+    return FileTree(target, PathFilter(), confined=True), target
+
+
+def _own_link(path: bytes, uid: int) -> bytes | None:
+    """The directory that a link of this user leads to."""
+    try:
+        link = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        info = os.fstat(link)
+        if not stat.S_ISLNK(info.st_mode) or info.st_uid not in (0, uid):
+            return None
+        target = os.path.realpath(os.path.join(os.path.dirname(path), os.readlink(b"", dir_fd=link)))
+    finally:
+        os.close(link)
+    return target if os.path.isdir(target) else None
 
 
 class ObjectServer:
