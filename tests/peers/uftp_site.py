@@ -19,7 +19,7 @@ from typing import Any
 from data_node import Person
 
 _RUNNER = Path(__file__).with_name("site_runner.py")
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 
 @dataclass
