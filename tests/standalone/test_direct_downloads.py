@@ -162,6 +162,16 @@ def test_a_file_of_a_shared_directory(site: Site, tmp_path: Path) -> None:
         assert done.stdout == b"404", wrong
 
 
+def test_a_directory_that_is_a_link(site: Site, tmp_path: Path) -> None:
+    (site.files / "far" / "away").mkdir(parents=True)
+    site.file("far/away/file.bin", LARGE)
+    (site.files / "near").symlink_to("far/away")
+    link = site.share(f"{site.files}/near/")
+    done = site.curl("-f", "-L", "-o", str(tmp_path / "out"), "-w", "%{num_redirects}", f"{link}/file.bin")
+    assert done.stdout == b"1"
+    assert checksum(tmp_path / "out") == SUM
+
+
 def test_a_share_for_one_download_is_delivered_by_the_auth_server(site: Site, tmp_path: Path) -> None:
     link = site.share(str(site.file("once.bin", LARGE)), onetime=True)
     done = site.curl("-f", "-L", "-o", str(tmp_path / "out"), "-w", "%{num_redirects}", link)
