@@ -420,7 +420,7 @@ class FTPSession:
 
     def _facts(self, line: bytes) -> FileInfo | None:
         info = _read(lambda text: parse_facts(text, utc=True), line)  # MLSD is UTC everywhere it is used
-        if info is not None and self.dialect.kind == "ours":
+        if info is not None and self.dialect.kind == "ours" and b"%" in info.name:
             return replace(info, name=pct_decode(info.name))
         return info
 

@@ -16,6 +16,7 @@ from uftp.protocol._errors import ProtocolError
 from uftp.protocol.names import pct_decode, pct_encode
 
 NANOSECONDS = 1_000_000_000
+_KEYS = {name.encode(): name for name in ("type", "size", "modify", "perm", "unique")} | {b"UNIX.mode": "unix.mode"}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _HALF_YEAR = 15_811_200  # seconds; an older date is listed with its year instead of the time
 
@@ -73,9 +74,22 @@ class FileInfo:
 def format_time(mtime_ns: int, *, utc: bool, fraction: bool = False) -> str:
     """`YYYYMMDDHHMMSS`, in UTC or in the server's local time; with up to nine decimals if `fraction`."""
     seconds, nanoseconds = divmod(mtime_ns, NANOSECONDS)
-    t = _broken_down(seconds, utc=utc)
-    text = f"{t.tm_year:04}{t.tm_mon:02}{t.tm_mday:02}{t.tm_hour:02}{t.tm_min:02}{t.tm_sec:02}"
+    text = _second_text(seconds) if utc else _format_second(seconds, utc=False)
     return f"{text}.{nanoseconds:09}".rstrip("0") if fraction and nanoseconds else text
+
+
+def _format_second(seconds: int, *, utc: bool) -> str:
+    t = _broken_down(seconds, utc=utc)
+    return f"{t.tm_year:04}{t.tm_mon:02}{t.tm_mday:02}{t.tm_hour:02}{t.tm_min:02}{t.tm_sec:02}"
+
+
+# Most files of a listing or a copy share their second, and many more things: what is known of those is not worked out
+# again. (Local time is, since the zone may change.)
+
+
+@lru_cache(maxsize=256)
+def _second_text(seconds: int) -> str:
+    return _format_second(seconds, utc=True)
 
 
 def _broken_down(seconds: int, *, utc: bool) -> time.struct_time:
@@ -93,6 +107,17 @@ def parse_time(text: bytes, *, utc: bool) -> int:
     Raises:
         ProtocolError: not a time of this form, or no such day or hour.
     """
+    if utc and text[14:15] == b"." and 16 <= len(text) <= 24 and text[15:].isdigit():
+        return _second_of(text[:14]) + int(text[15:].ljust(9, b"0"))
+    return _parse_time(text, utc=utc)
+
+
+@lru_cache(maxsize=256)
+def _second_of(text: bytes) -> int:
+    return _parse_time(text, utc=True)
+
+
+def _parse_time(text: bytes, *, utc: bool) -> int:
     if not (match := _TIME.fullmatch(text)):
         raise ProtocolError("time must be YYYYMMDDHHMMSS")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
@@ -127,7 +152,7 @@ def format_facts(info: FileInfo, *, utc: bool, fraction: bool = False, type_firs
         type_first: begin with the type instead of the size, as upstream does. lftp takes no line for a line of facts
             that begins with the size.
     """
-    rights = _perm(info)
+    rights = _perm(info.is_dir, info.readable, info.writable, info.executable)
     mode = "" if info.mode is None else f"UNIX.mode={info.mode:o};"
     kind = "dir" if info.is_dir else "file"
     if info.link is not None:
@@ -141,9 +166,9 @@ def format_facts(info: FileInfo, *, utc: bool, fraction: bool = False, type_firs
     return f"size={info.size};modify={modify};type={kind};perm={rights};{mode}"
 
 
-def _perm(info: FileInfo) -> str:
-    letters = "lwe" if info.is_dir else "rwx"
-    flags = (info.readable, info.writable, info.executable)
+@lru_cache(maxsize=16)
+def _perm(is_dir: bool, *flags: bool) -> str:
+    letters = "lwe" if is_dir else "rwx"
     return "".join(letter for letter, flag in zip(letters, flags, strict=True) if flag)
 
 
@@ -159,11 +184,11 @@ def parse_facts(line: bytes, *, utc: bool) -> FileInfo | None:
     facts: dict[str, bytes] = {}
     for fact in facts_text.split(b";"):
         key, _, value = fact.partition(b"=")
-        facts[key.decode("ascii", "replace").lower()] = value
+        facts[_KEYS.get(key) or key.decode("ascii", "replace").lower()] = value
     kind = facts.get("type", b"file").lower()
     if kind in (b"cdir", b"pdir") or name in (b".", b".."):
         return None
-    perm = facts.get("perm", b"rw").lower()  # not said is not refused
+    readable, writable, executable = _rights(facts.get("perm", b"rw"))  # not said is not refused
     is_dir = kind == b"dir"
     return FileInfo(
         name=name,
@@ -171,12 +196,18 @@ def parse_facts(line: bytes, *, utc: bool) -> FileInfo | None:
         mtime_ns=parse_time(facts["modify"], utc=utc) if "modify" in facts else 0,
         is_dir=is_dir,
         mode=_octal(facts.get("unix.mode")),
-        readable=_any(b"lr", perm),
-        writable=_any(b"cwm", perm),
-        executable=_any(b"ex", perm),
+        readable=readable,
+        writable=writable,
+        executable=executable,
         link=pct_decode(facts["unix.target"]) if kind == _LINK_VALUE and "unix.target" in facts else None,
         unique=facts.get("unique"),
     )
+
+
+@lru_cache(maxsize=64)
+def _rights(perm: bytes) -> tuple[bool, bool, bool]:
+    perm = perm.lower()
+    return _any(b"lr", perm), _any(b"cwm", perm), _any(b"ex", perm)
 
 
 def _any(letters: bytes, perm: bytes) -> bool:
@@ -189,6 +220,7 @@ def _decimal(text: bytes) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=256)
 def _octal(text: bytes | None) -> int | None:
     if text is None:
         return None
@@ -314,13 +346,6 @@ def parse_mff(facts: bytes, *, utc: bool) -> FactChange:
 
 
 # -- the facts of MODE U --------------------------------------------------------------------------------------------
-# They come with each small file: most of a thousand share their second and their mode, and what is known of those need
-# not be worked out again.
-
-
-@lru_cache(maxsize=256)
-def _second_text(seconds: int) -> str:
-    return format_time(seconds * NANOSECONDS, utc=True)
 
 
 def format_kept(mtime_ns: int | None, permissions: int | None) -> bytes:
@@ -336,11 +361,6 @@ def format_kept(mtime_ns: int | None, permissions: int | None) -> bytes:
     seconds, nanoseconds = divmod(mtime_ns, NANOSECONDS)
     fraction = f".{nanoseconds:09}".rstrip("0") if nanoseconds else ""
     return f"modify={_second_text(seconds)}{fraction};{mode}".encode()
-
-
-@lru_cache(maxsize=256)
-def _second_of(text: bytes) -> int:
-    return parse_time(text, utc=True)
 
 
 @lru_cache(maxsize=256)
