@@ -140,6 +140,7 @@ def test_an_interrupted_one_time_download_is_gone_on_with(site: Site, here: Path
         deadline = time.monotonic() + 30
         while not any(path.stat().st_size > MIB for path in here.glob(".uftp-*")) and process.poll() is None:
             assert time.monotonic() < deadline
+            time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         code = process.wait(30)
     # On a quick machine it may have been done by then.
