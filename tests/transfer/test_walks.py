@@ -26,7 +26,7 @@ from uftp.transfer import local_walk
 from uftp.transfer.batch import Batch, SmallFile
 from uftp.transfer.copy import Access, copy_files
 from uftp.transfer.directory_facts import DirectoryFacts, KeptFacts
-from uftp.transfer.filters import Filters
+from uftp.transfer.filters import Filters, make_rules
 from uftp.transfer.local_walk import LocalWalk
 from uftp.transfer.look_ahead import LookAhead
 from uftp.transfer.options import CopyOptions
@@ -76,6 +76,18 @@ def test_a_walk_meets_everything_once_and_parents_first(tmp_path: Path) -> None:
     assert known == {b"", b"d0", b"d1", b"d0/sub", b"d0/sub/deep"}
     assert set(files) == {os.fsencode(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert set(files.values()) == {1}
+
+
+def test_what_cannot_be_looked_at_fails_only_if_it_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    for filters, failures in ((Filters(), [b"dangling"]), (Filters(rules=make_rules([(False, "d*")])), [])):
+        selection = Selection(filters)
+        walking = LocalWalk(os.fsencode(tmp_path), links="follow", selection=selection, lost=lambda relative: False)
+        (portion,) = walking.next_group()
+        assert [name for name, _ in portion.failures] == failures
+        assert [file.name for file in portion.files] == [b"file"]
+        assert walking.next_group() == []
 
 
 @pytest.mark.usefixtures("small_portions")

@@ -119,8 +119,10 @@ class LocalWalk:
             try:
                 self._sort_in(entry, here, portion, below)
             except OSError as error:
-                self._selection.met(join(here.relative, entry.name))
-                portion.failures.append((entry.name, local_error(error, entry.path, "copy it")))
+                relative = join(here.relative, entry.name)
+                self._selection.met(relative)
+                if self._selection.filters.takes_link(relative, None):
+                    portion.failures.append((entry.name, local_error(error, entry.path, "copy it")))
         self._waiting += reversed(below)
         return portion, len(found)
 

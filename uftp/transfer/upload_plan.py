@@ -139,6 +139,8 @@ class UploadPlan:
         (made,) = await self._remote.make([(self._url.path.rstrip(b"/"), True)])
         if isinstance(made, UFTPError):
             raise made
+        if made == "old":
+            self._old.add(b"")  # somebody else has made it meanwhile
 
     def _is_taken(self, root: Root) -> bool:
         """Whether the filters take a file the user has named."""
