@@ -38,14 +38,25 @@ def test_a_client_that_fails_is_named_with_its_last_words() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "program", ["legacy_layers", "small_files", "throughput", "logins", "session_requests", "objects", "planning"]
+    "program",
+    [
+        "legacy_layers",
+        "small_files",
+        "small_file_sides",
+        "throughput",
+        "logins",
+        "session_requests",
+        "objects",
+        "planning",
+    ],
 )
 def test_they_print_a_table(program: str) -> None:
     few = {
         "legacy_layers": ["--size", "2", "--rounds", "1"],
         "throughput": ["--size", "1", "--repeat", "1", "--only", "bare"],
         "logins": ["--count", "4", "--repeat", "1", "--at-once", "2"],
-        "small_files": ["--count", "20", "--repeat", "1"],
+        "small_files": ["--count", "20", "--quick"],
+        "small_file_sides": ["--count", "20", "--rounds", "1"],
         "session_requests": ["--count", "4", "--repeat", "1", "--at-once", "2"],
         "planning": ["--count", "200", "--directories", "4"],
         "objects": ["--size", "1", "--repeat", "1", "--seconds", "1"],
@@ -62,7 +73,8 @@ def test_they_print_a_table(program: str) -> None:
         "legacy_layers": "4 x AES gzip, text",
         "throughput": "bare sendfile loop",
         "logins": "uftpd ",
-        "small_files": "MODE U",
+        "small_files": "uftp -t 1",
+        "small_file_sides": "lane, down",
         "session_requests": "security session",
         "objects": "uftpd https",
         "planning": "down, dry run",
