@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
@@ -21,6 +22,7 @@ from uftp.streams import NO_LAYERS
 
 if TYPE_CHECKING:
     from uftp.client.record_mode import RecordMode
+    from uftp.protocol.record_mode import RecordOptions
 
 _LINE_BREAKS: Final = ("\r", "\n", "\0")
 
@@ -104,10 +106,11 @@ async def log_in(
         host, port, family=options.family, connect_timeout=options.connect_timeout, reply_timeout=options.reply_timeout
     )
     try:
+        ahead = await _send_ahead(control, user, password, options)
         greeting = await _greet(control)
-        await _authenticate(control, user, password)
-        dialect = await _learn(control, greeting, options)
-        records = await _agree(control, dialect, options)
+        await _authenticate(ahead, user, password)
+        dialect = await _learn(ahead, greeting, options)
+        records = await _agree(ahead, dialect, options)
         layers, streams = (NO_LAYERS, 1) if records is not None else layers_of(control.name, dialect, options)
         start = await _start_directory(control) if dialect.kind == "other" else b""
     except BaseException:
@@ -127,6 +130,58 @@ async def log_in(
     )
 
 
+class _Ahead:
+    """Commands of which the first were sent before anything was answered; the replies come in order."""
+
+    def __init__(self, control: ControlConnection, sent: Sequence[bytes] = ()) -> None:
+        self.control = control
+        self.name = control.name
+        self._sent = deque(sent)
+
+    async def command(self, line: bytes, *, shown: bytes | None = None) -> Reply:
+        """As `ControlConnection.command`."""
+        if self._sent and self._sent[0] == line:
+            self._sent.popleft()
+            return await self.control.receive()
+        await self.take_back()
+        return await self.control.command(line, shown=shown)
+
+    async def commands(self, lines: Sequence[bytes]) -> list[Reply]:
+        """As `ControlConnection.commands`."""
+        if list(self._sent) != list(lines):
+            await self.take_back()
+            return await self.control.commands(lines)
+        return [await self.command(line) for line in lines]
+
+    async def take_back(self) -> None:
+        """What was sent was no good: have it answered, and leave the mode it may have led to."""
+        if self._sent:
+            for _ in self._sent:
+                await self.control.receive()
+            self._sent.clear()
+            await self.control.command(b"MODE S")
+
+
+async def _send_ahead(control: ControlConnection, user: str, password: str, options: SessionOptions) -> _Ahead:
+    """To a server of our own, known as such from the auth server, all of the login goes in one flight.
+
+    Its answers are looked at as if it had not: what it says of itself must still be what it was said to be.
+    """
+    promised = Features.parse([feature.encode() for feature in options.required_features])
+    if Dialect.of(None, promised).kind != "ours" or options.server_options:
+        return _Ahead(control)
+    secret = password.encode("utf-8", "surrogateescape")
+    first = [b"USER " + user.encode("utf-8", "surrogateescape"), b"PASS " + secret, b"FEAT"]
+    try:
+        lines, _ = _lines_for_ours(promised, options)
+    except Refused:
+        lines = []  # the server itself will be asked
+    everything = [*first, *lines]
+    shown = [first[0], b"PASS ...", *everything[2:]]
+    await control.send(b"\r\n".join(everything), shown=b"\r\n".join(shown))
+    return _Ahead(control, everything)
+
+
 async def _greet(control: ControlConnection) -> Reply:
     greeting = await control.receive()
     while greeting.is_preliminary:
@@ -137,7 +192,7 @@ async def _greet(control: ControlConnection) -> Reply:
     return greeting
 
 
-async def _authenticate(control: ControlConnection, user: str, password: str) -> None:
+async def _authenticate(control: _Ahead, user: str, password: str) -> None:
     reply = await control.command(b"USER " + user.encode("utf-8", "surrogateescape"))
     if reply.code in (331, 332):
         secret = password.encode("utf-8", "surrogateescape")
@@ -156,7 +211,7 @@ async def _authenticate(control: ControlConnection, user: str, password: str) ->
     raise Refused(f"{control.name}: cannot log in: {said}", code=reply.code)
 
 
-async def _learn(control: ControlConnection, greeting: Reply, options: SessionOptions) -> Dialect:
+async def _learn(control: _Ahead, greeting: Reply, options: SessionOptions) -> Dialect:
     version = greeting_version(greeting)
     try:
         reply = await control.command(b"FEAT")
@@ -182,7 +237,7 @@ def _lists(features: Features, promised: str) -> bool:
     return rest in features.hash_algorithms if word == "HASH" else promised in features
 
 
-async def _agree(control: ControlConnection, dialect: Dialect, options: SessionOptions) -> RecordMode | None:
+async def _agree(control: _Ahead, dialect: Dialect, options: SessionOptions) -> RecordMode | None:
     """Set what makes names, times and bytes exact. Failures that only lose comfort are ignored."""
     records = None
     if dialect.kind == "ours":
@@ -205,29 +260,38 @@ async def _agree(control: ControlConnection, dialect: Dialect, options: SessionO
     return records
 
 
-async def _agree_with_ours(control: ControlConnection, dialect: Dialect, options: SessionOptions) -> RecordMode | None:
-    """UTC, any name, and MODE U, all asked for in one go: a session costs no more round trips for it."""
+def _lines_for_ours(features: Features, options: SessionOptions) -> tuple[list[bytes], RecordOptions | None]:
+    """UTC, any name, and MODE U, all asked for in one go: a session costs no more round trips for it.
+
+    Raises:
+        Refused: see `record_mode.choose_options`.
+    """
     lines = [b"OPTS UTC ON", b"OPTS NAMES PCT"]
-    if options.replace_links and dialect.has_links:
-        lines.append(b"OPTS LINKS REPLACE")
-    if options.mode == "stream" or "MODE U" not in dialect.features:
-        records = None
-        replies = await control.commands(lines)
-    else:
+    if options.mode == "stream" or "MODE U" not in features:
+        return lines, None
+    from uftp.client import record_mode
+
+    level = (options.compression_level or record_mode.DEFAULT_LEVEL) if options.compress else None
+    wanted = record_mode.choose_options(features, key=options.key, level=level, digest=options.digest)
+    return [*lines, *record_mode.request_lines(wanted)], wanted
+
+
+async def _agree_with_ours(control: _Ahead, dialect: Dialect, options: SessionOptions) -> RecordMode | None:
+    lines, wanted = _lines_for_ours(dialect.features, options)
+    replies = await control.commands(lines)
+    records = None
+    if wanted is not None:
         from uftp.client import record_mode
 
-        level = (options.compression_level or record_mode.DEFAULT_LEVEL) if options.compress else None
-        wanted = record_mode.choose_options(dialect.features, key=options.key, level=level, digest=options.digest)
-        *replies, chosen, entered = await control.commands([*lines, *record_mode.request_lines(wanted)])
+        *replies, chosen, entered = replies
         try:
             records = record_mode.RecordMode.agreed(wanted, options.key, (chosen, entered))
         except Refused as error:
             if options.key:
                 raise Refused(f"{control.name}: no encryption: {error}", code=error.code) from error
-            records = None
             if entered.is_success:
                 await control.command(b"MODE S")  # it took the line, but not the options
-    for line, reply in zip(lines, replies, strict=True):
+    for line, reply in zip(lines, replies, strict=False):
         if not reply.is_success:
             raise PeerBrokeProtocol(f"{control.name}: {line.decode()} is in FEAT, but answered {reply.code}")
     return records
