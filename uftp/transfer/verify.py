@@ -11,11 +11,12 @@ from typing import Final
 import trio
 
 from uftp.client.session import FTPSession
-from uftp.errors import LocalFileError, UFTPError
+from uftp.errors import LocalFileError, Refused, UFTPError
 from uftp.protocol.features import Features
 from uftp.streams import Meter
 from uftp.streams.digest import hash_file
 
+_UNKNOWN_COMMAND: Final = (502, 504)
 # The first that the server has: for what both can compute fast, and then for what finds more.
 _PREFERENCE: Final = ("BLAKE3", "SHA-256", "SHA-512", "SHA-1", "MD5")
 
@@ -72,6 +73,8 @@ async def agrees(
             meter.cancelled = meter.cancelled or not theirs  # the thread must not outlive the descriptor
     if failures and isinstance(failures[0], OSError):
         raise LocalFileError(f"the file here cannot be read again: {failures[0].strerror}") from failures[0]
+    if failures and isinstance(failures[0], Refused) and failures[0].code in _UNKNOWN_COMMAND:
+        return None  # it lists what it has not
     if failures:
         raise failures[0]
     return theirs == ours[0]
