@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--directory", default="/dev/shm", help="where the files are (/dev/shm)")
     parser.add_argument("--account", help="as root: the account our sessions run as")
     parser.add_argument("--quick", action="store_true", help="one round, without what is slow: under a minute")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this row of the table; may be repeated")
     parser.add_argument("--slow", action="store_true", help="compression and MODE S, too")
     options = parser.parse_args()
     repeat = 1 if options.quick else options.repeat
@@ -76,7 +77,7 @@ def main() -> None:
             os.chown(served, user.pw_uid, user.pw_gid)
         sources = {count: _tree(top / f"source-{count}", count, options.size) for count in (1, options.count)}
         print(f"{machine()}; {options.count} files of {options.size} bytes, {repeat} rounds")
-        ways = _ways(stack, top, served, user, slow=options.slow, quick=options.quick)
+        ways = _ways(stack, top, served, user, options.only, slow=options.slow, quick=options.quick)
         found: dict[tuple[str, str, int], list[Cost]] = {}
         for _ in range(repeat):
             for which, way in ways.items():
@@ -93,17 +94,27 @@ def _tree(path: Path, count: int, size: int) -> Path:
 
 
 def _ways(
-    stack: contextlib.ExitStack, top: Path, served: Path, user: pwd.struct_passwd, *, slow: bool, quick: bool
+    stack: contextlib.ExitStack,
+    top: Path,
+    served: Path,
+    user: pwd.struct_passwd,
+    only: list[str] | None,
+    *,
+    slow: bool,
+    quick: bool,
 ) -> dict[str, Way]:
     ways: dict[str, Way] = {}
     ours = stack.enter_context(peers.standalone(top, user))
     for name, arguments in ({**_OURS, **_SLOW} if slow else _OURS).items():
-        ways[name] = Way(_uftp(ours, served, arguments), ours.pid, {"UFTP_PASSWORD": peers.PASSWORD})
+        if only is None or name in only:
+            ways[name] = Way(_uftp(ours, served, arguments), ours.pid, {"UFTP_PASSWORD": peers.PASSWORD})
     for name, make in (
         (_REFERENCE, _rsync),
         *(() if quick else (("lftp mirror -P 8, vsftpd", _lftp),)),
         ("tar to tar", _tar),
     ):
+        if only is not None and name not in only:
+            continue
         try:
             ways[name] = stack.enter_context(make(top, served))
         except peers.Missing as missing:

@@ -55,7 +55,7 @@ def test_they_print_a_table(program: str) -> None:
         "legacy_layers": ["--size", "2", "--rounds", "1"],
         "throughput": ["--size", "1", "--repeat", "1", "--only", "bare"],
         "logins": ["--count", "4", "--repeat", "1", "--at-once", "2"],
-        "small_files": ["--count", "20", "--quick"],
+        "small_files": ["--count", "20", "--quick", "--only", "uftp -t 1"],
         "small_file_sides": ["--count", "20", "--rounds", "1"],
         "session_requests": ["--count", "4", "--repeat", "1", "--at-once", "2"],
         "planning": ["--count", "200", "--directories", "4"],
