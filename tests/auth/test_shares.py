@@ -425,6 +425,23 @@ async def test_a_session_is_kept_to_what_is_shared(start_auth: StartAuth, node: 
         assert (shared / "sub/x").exists()
 
 
+async def test_what_is_of_another_kind_is_not_what_was_shared(start_auth: StartAuth, node: Node) -> None:
+    async with sharing_site(start_auth, node, shares=ALL) as site:
+        file, inside = site.file("file"), site.file("dir/x")
+        for_file, for_dir = await site.share(file), await site.share(os.path.dirname(inside))
+        os.unlink(file)
+        assert (await site.use(for_file)).status_code == 404
+        site.file("file/secret")
+        assert (await site.use(for_file)).status_code == 404
+        os.unlink(inside)
+        os.rmdir(os.path.dirname(inside))
+        site.file("dir")
+        granted = await site.use(for_dir)
+        if granted.status_code == 200:  # the node finds it out at the login
+            with pytest.raises(AssertionError):
+                await ftp_lines(granted, "PWD")
+
+
 async def test_a_session_begins_where_clients_expect_it(start_auth: StartAuth, node: Node) -> None:
     async with sharing_site(start_auth, node) as site:
         site.file("dir/sub/x")
@@ -501,7 +518,7 @@ async def test_what_the_node_refuses_uses_nothing_up(start_auth: StartAuth, node
     async with sharing_site(start_auth, node) as site:
         site.auth.node.ping = PingReply(features=("MODE U",))
         site.auth.node.refusal = "Too many active sessions"
-        share = await _stored(site, path="/data/x", one_time=True, uid="user1")
+        share = await _stored(site, path="/data/", one_time=True, uid="user1")
         reply = await site.call("POST", f"/rest/access/TEST/{share.id}", None, SESSION)
         assert reply.status_code == 500
         assert "Too many active sessions" in reply.json()["errorMessage"]
@@ -509,7 +526,7 @@ async def test_what_the_node_refuses_uses_nothing_up(start_auth: StartAuth, node
         reply = await site.call("POST", f"/rest/access/TEST/{share.id}", None, SESSION)
         assert reply.status_code == 200
         asked = site.auth.node.transfers[-1]
-        assert (asked.user, asked.file, asked.scope, asked.access) == ("user1", "/data/", b"x", RequestAccess.READ)
+        assert (asked.user, asked.file, asked.scope, asked.access) == ("user1", "/data/", b"", RequestAccess.READ)
         assert (asked.purpose, asked.max_logins, asked.persistent) == (Purpose.SHARE, 1, False)
         assert asked.expires == 60
         reply = await site.call("POST", f"/rest/access/TEST/{share.id}", None, SESSION)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from uftpd.config.auth import AuthConfig, checked
+from uftpd.config.shares import Shares
 from uftpd.config.toml import ConfigError, HostPort, load
 
 _GOOD = """
@@ -56,3 +58,36 @@ def test_mistakes(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert old in _GOOD
     with pytest.raises(ConfigError, match=expected):
         _load(tmp_path, _GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('servers = ["TEST", "GONE"]', "shares.servers: there is no server 'GONE'"),
+        ('servers = []\ndirect = ["GONE"]', "shares.direct: there is no server 'GONE'"),
+        ('client_address = ["myself"]', "'myself' is no address"),
+        ("client_address = []", "at least one address"),
+        ("max_lifetime_seconds = -1", "max_lifetime_seconds"),
+        ("per_owner = 0", "per_owner"),
+        ("anyone = true", "anyone"),
+    ],
+)
+def test_what_is_wrong_with_shares_is_said(tmp_path: Path, lines: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        _shares(tmp_path, lines)
+
+
+def test_what_can_be_shared(tmp_path: Path) -> None:
+    off, every, one = _shares(tmp_path, ""), _shares(tmp_path, "servers = []"), _shares(tmp_path, 'servers = ["TEST"]')
+    assert [found.covers("TEST") for found in (off, every, one)] == [False, True, True]
+    assert [found.covers("OTHER") for found in (off, every, one)] == [False, True, False]
+    assert (every.allow_write, every.anonymous, every.anonymous_by_path) == (False, True, False)
+    assert [_shares(tmp_path, f"direct = {value}").redirects("TEST") for value in ("true", "false", '["TEST"]')] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def _shares(tmp_path: Path, lines: str) -> Shares:
+    return _load(tmp_path, f"{_GOOD}[shares]\n{lines}").shares

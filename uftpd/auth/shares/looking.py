@@ -7,7 +7,7 @@ from dataclasses import replace
 from uftp.client.login import SessionOptions, open_ftp_session
 from uftp.errors import NotFound as NoFile
 from uftp.errors import Refused, UFTPError
-from uftp.protocol.command_port import Purpose, TransferRequest
+from uftp.protocol.command_port import IPAddress, Purpose, TransferRequest
 from uftp.protocol.facts import FileInfo
 from uftpd.auth.addresses import parse_address
 from uftpd.auth.errors import BadRequest, NodeFailed, NotAllowed, NotFound
@@ -37,12 +37,11 @@ async def checked(share: Share, server: LogicalServer, settings: Shares, request
         BadRequest: it is reached by a link that a grantee could not follow.
         NodeFailed: no node answers, or it refuses.
     """
-    addresses = tuple(address for text in settings.client_address if (address := parse_address(text)) is not None)
     # Links on the way are followed, so the session is not confined: nobody else has a part in it.
     whole = TransferRequest(
         user=share.uid,
         secret="",
-        client_ip=addresses,
+        client_ip=_addresses(settings),
         file="/",
         groups=patterns(share.gid),
         includes=patterns(share.includes),
@@ -59,17 +58,45 @@ async def checked(share: Share, server: LogicalServer, settings: Shares, request
     # What was found may be the end of a link; a grantee's session does not follow one out of where it is based.
     name = start_of(share)[1]
     try:
-        info = await _look(
-            server,
-            lambda extensions: transfer_request(
-                share, write=False, client_ip=addresses, extensions=extensions, request_id=request_id
-            ),
-            name,
-            share,
-        )
+        await _look(server, _as_grantee(share, settings, request_id), name, share)
     except (NotFound, NotAllowed, NodeFailed) as error:
         raise BadRequest(f"'{share.path}' cannot be shared: is it a link? Share what it leads to") from error
     return share
+
+
+async def still_a_file(share: Share, server: LogicalServer, settings: Shares, request_id: str) -> None:
+    """Make sure that a shared file has not become a directory, all of which a session for it could see.
+
+    Args:
+        share: of a single file.
+        server: where it is.
+        settings: of shares.
+        request_id: for the logs.
+
+    Raises:
+        NotFound: it has, or it is gone and may not be written.
+        NodeFailed: no node answers, or it refuses.
+    """
+    try:
+        info = await _look(server, _as_grantee(share, settings, request_id), share.name, share)
+    except NotFound:
+        if share.access >= ShareAccess.WRITE:
+            return
+        raise NotFound("What was shared is not there any more") from None
+    if info.is_dir:
+        raise NotFound("What was shared is not there any more")
+
+
+def _as_grantee(share: Share, settings: Shares, request_id: str) -> RequestFor:
+    """The session that a grantee gets, but for this server."""
+    addresses = _addresses(settings)
+    return lambda extensions: transfer_request(
+        share, write=False, client_ip=addresses, extensions=extensions, request_id=request_id
+    )
+
+
+def _addresses(settings: Shares) -> tuple[IPAddress, ...]:
+    return tuple(address for text in settings.client_address if (address := parse_address(text)) is not None)
 
 
 def _knows_extensions(server: LogicalServer) -> bool:

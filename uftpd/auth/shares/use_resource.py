@@ -31,6 +31,7 @@ from uftpd.auth.resources import SESSION_REPLY, SESSION_REQUEST
 from uftpd.auth.services import Services
 from uftpd.auth.session import GrantedSession, open_session, require_up
 from uftpd.auth.shares.grants import Wanted
+from uftpd.auth.shares.looking import still_a_file
 from uftpd.auth.shares.model import ANONYMOUS, Share, ShareAccess, is_share_id
 from uftpd.auth.shares.owner_resource import server_with_shares
 from uftpd.auth.shares.paths import and_above, below, normalised, normalised_below
@@ -177,6 +178,9 @@ class UseResource:
         if not boolean_field(fields, "send", True) and share.access < ShareAccess.WRITE:
             raise NotAllowed(f"Not allowed to write to '{share.path}'")
         addresses = await client_addresses(context.peer, context.forwarded, None)
+        for file in shares:
+            if not file.directory:
+                await still_a_file(file, server, self._settings, context.request_id)
 
         def build(extensions: bool) -> TransferRequest:
             if not extensions:
