@@ -142,6 +142,8 @@ def test_progress_says_how_far_and_how_long() -> None:
     state.record(FileResult(source="a", target="b"))
     assert progress_line(state, 100.0) == "1/4 files, 4.0 kB of 10.0 kB, 100 B/s, 1 min 00 s left"
     assert progress_line(state, 0.5).endswith("3 h 20 min left")
+    state.taken_over = 1000  # by an interrupted copy: it is there, but has not moved now
+    assert progress_line(state, 100.0) == "1/4 files, 5.0 kB of 10.0 kB, 100 B/s, 50 s left"
     assert "  4.0 kB of big.nc" in snapshot(state)
     state.stop(meter)
     assert "  4.0 kB of big.nc" not in snapshot(state)

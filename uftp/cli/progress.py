@@ -79,22 +79,22 @@ def progress_line(state: CopyState, rate: float | None = None) -> str:
     """
     seconds = max(time.monotonic() - state.started, 1e-9)
     moved = state.moved
+    there = moved + state.taken_over
     rate = moved / seconds if rate is None else rate
     done = state.files_done + state.files_failed
     more = "" if state.planned else "+"
+    known = there <= state.bytes_found
     parts = [
         f"{done}/{state.files_found}{more} files",
-        f"{human_size(moved)} of {human_size(state.bytes_found)}{more}"
-        if moved <= state.bytes_found
-        else human_size(moved),
+        f"{human_size(there)} of {human_size(state.bytes_found)}{more}" if known else human_size(there),
         f"{human_size(rate)}/s",
     ]
     if state.files_unchanged:
         parts.append(f"{state.files_unchanged} unchanged")
     if state.files_failed:
         parts.append(f"{state.files_failed} failed")
-    if state.planned and rate and moved <= state.bytes_found:
-        parts.append(f"{_duration((state.bytes_found - moved) / rate)} left")
+    if state.planned and rate and known:
+        parts.append(f"{_duration((state.bytes_found - there) / rate)} left")
     return ", ".join(parts)
 
 
@@ -135,6 +135,6 @@ async def _display(state: CopyState) -> None:
             done = state.files_done + state.files_failed
             found = f"{state.files_found}{'' if state.planned else '+'}"
             total = state.bytes_found if state.planned else None
-            progress.update(task, completed=state.moved, total=total, files=f"{done}/{found} files")
+            progress.update(task, completed=state.moved + state.taken_over, total=total, files=f"{done}/{found} files")
             progress.refresh()
             await trio.sleep(_INTERVAL)

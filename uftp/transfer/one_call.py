@@ -45,6 +45,7 @@ class Progress:
         files, failed, unchanged: done, not done, left alone so far.
         files_found: by the planner so far.
         bytes: moved so far.
+        taken_over: bytes that an interrupted copy had brought before.
         bytes_found: to be moved, as far as known.
         planned: whether `files_found` and `bytes_found` are all there is.
         seconds: since the beginning.
@@ -55,6 +56,7 @@ class Progress:
     unchanged: int
     files_found: int
     bytes: int
+    taken_over: int
     bytes_found: int
     planned: bool
     seconds: float
@@ -69,7 +71,7 @@ class Progress:
         """How much of it is done, 0 to 1; None as long as nobody knows."""
         if not self.planned or not self.bytes_found:
             return None
-        return min(1.0, self.bytes / self.bytes_found)
+        return min(1.0, (self.bytes + self.taken_over) / self.bytes_found)
 
     @classmethod
     def of(cls, state: CopyState) -> Progress:
@@ -80,6 +82,7 @@ class Progress:
             unchanged=state.files_unchanged,
             files_found=state.files_found,
             bytes=state.moved,
+            taken_over=state.taken_over,
             bytes_found=state.bytes_found,
             planned=state.planned,
             seconds=time.monotonic() - state.started,
