@@ -98,7 +98,8 @@ class Results:
 
 
 @contextlib.contextmanager
-def _nginx(scratch: Path, files: Path, certificate: Path, key: Path) -> Iterator[Subject]:
+def nginx(scratch: Path, files: Path, certificate: Path, key: Path) -> Iterator[Subject]:
+    """nginx on both schemes."""
     home = scratch / "nginx"
     home.mkdir()
     ports = {scheme: peers.free_port() for scheme in _SCHEMES}
@@ -142,7 +143,7 @@ def _announce(port: int, user: str, files: Path, name: str) -> str:
 
 
 def _curl(url: str) -> list[str]:
-    return [peers.program("curl"), "-sS", "-f", "-k", "-o", os.devnull, url]
+    return [peers.program("curl"), "-sS", "-f", "-k", "-L", "-o", os.devnull, url]
 
 
 def _aria2c(url: str, directory: Path) -> list[str]:
@@ -238,7 +239,7 @@ def main() -> None:
         certificate, key = pair.certificate, pair.key
         print(f"{machine()}; files in {scratch}")
         subjects = []
-        for start in (_nginx, _ours):
+        for start in (nginx, _ours):
             try:
                 subjects.append(stack.enter_context(start(scratch, files, certificate, key)))
             except peers.Missing as missing:
