@@ -41,7 +41,8 @@ async def test_an_upload_to_upstream(tmp_path: Path) -> None:
         summary = await copy_files([str(source)], server.url + "/x")
     summary.raise_for_failures()
     verbs = [line.split()[0] for line in server.lines]
-    assert not {"SIZE", "APPE", "REST", "OPTS"} & set(verbs)
+    assert not {"SIZE", "APPE", "REST"} & set(verbs)
+    assert {line.split()[1] for line in server.lines if line.startswith("OPTS")} <= {"HASH"}
     start = server.lines.index("RANG 1 0")
     assert server.lines[start : start + 3] == ["RANG 1 0", "ALLO 4", "EPSV"]
     assert server.lines[start + 3].startswith("STOR /.uftp-")

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from uftp.client.session import FTPSession
-from uftp.errors import LocalFileError, Refused, UFTPError
+from uftp.errors import LocalFileError, NotFound, Refused, UFTPError
 from uftp.protocol.features import Features
 from uftp.streams import Meter
 from uftp.streams.digest import hash_file
@@ -73,7 +73,7 @@ async def agrees(
             meter.cancelled = meter.cancelled or not theirs  # the thread must not outlive the descriptor
     if failures and isinstance(failures[0], OSError):
         raise LocalFileError(f"the file here cannot be read again: {failures[0].strerror}") from failures[0]
-    if failures and isinstance(failures[0], Refused) and failures[0].code in _UNKNOWN_COMMAND:
+    if failures and isinstance(failures[0], Refused | NotFound) and failures[0].code in _UNKNOWN_COMMAND:
         return None  # it lists what it has not
     if failures:
         raise failures[0]
