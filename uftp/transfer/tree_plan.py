@@ -16,7 +16,7 @@ import trio
 
 from uftp.client.listings import Entry
 from uftp.client.remote import MAX_DEPTH
-from uftp.errors import Refused, UFTPError
+from uftp.errors import Refused, UFTPError, UsageError
 from uftp.transfer.batch import MOST_FILES, SMALL, Queue, SmallFile
 from uftp.transfer.filters import Filters
 from uftp.transfer.options import Links
@@ -124,6 +124,7 @@ class PlanOptions:
     algorithm: str | None
     delete: bool
     delete_excluded: bool
+    refuse_empty: bool
     dry_run: bool
     _protecting: Filters = field(init=False, repr=False)
 
@@ -197,6 +198,8 @@ class TreePlan:
                 if isinstance(entries, UFTPError) or isinstance(present, UFTPError):
                     self._cannot_list(pair.relative, entries, present)
                     continue
+                if not pair.relative and present and not entries and self._options.refuse_empty:
+                    raise self._is_empty()
                 step = _Directory(pair)
                 self._merge(step, entries, present)
                 steps.append(step)
@@ -211,6 +214,13 @@ class TreePlan:
         error = entries if isinstance(entries, UFTPError) else present
         self._later.incomplete = True
         self._fail(relative, error if isinstance(error, UFTPError) else Refused("no listing"))
+
+    def _is_empty(self) -> UsageError:
+        """An empty source is more often a mistake, an unmounted disk for instance, than a wish to remove everything."""
+        return UsageError(
+            f"{self._source.display(b'')}: is empty, and --delete would remove everything in "
+            f"{self._target.display(b'')}; add --force if that is meant"
+        )
 
     def _fail(self, relative: bytes, error: UFTPError) -> None:
         self._state.record(

@@ -276,7 +276,6 @@ class _TreeSync:
         kept: Resuming | None,
     ) -> None:
         self._protects = plan_options.protects
-        await self._check_not_empty(source, target, top)
         try:
             plan = TreePlan(source, target, maker, plan_options, self._state, self._later, [top])
             await self._carry_out(pool, plan, kept)
@@ -315,23 +314,8 @@ class _TreeSync:
             algorithm=algorithm,
             delete=options.delete or options.delete_excluded,
             delete_excluded=options.delete_excluded,
+            refuse_empty=(options.delete or options.delete_excluded) and not options.force,
             dry_run=options.copy.dry_run,
-        )
-
-    async def _check_not_empty(self, source: Side, target: Side, top: Pair) -> None:
-        """An empty source is more often a mistake, an unmounted disk for instance, than a wish to remove everything."""
-        options = self._options
-        if not (options.delete or options.delete_excluded) or options.force or top.target is None:
-            return
-        for side, answer in ((source, "empty"), (target, "full")):
-            (entries,) = await side.entries([b""])
-            if isinstance(entries, UFTPError):
-                raise entries
-            if bool(entries) == (answer == "empty"):
-                return
-        raise UsageError(
-            f"{source.display(b'')}: is empty, and --delete would remove everything in {target.display(b'')}; "
-            "add --force if that is meant"
         )
 
     async def _carry_out(self, pool: SessionPool, plan: TreePlan, kept: Resuming | None) -> None:
