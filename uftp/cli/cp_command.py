@@ -61,8 +61,14 @@ def command(
     A target that is a directory, or ends with a slash, gets each source under its own name. A source directory with
     a slash at its end means what is in it. `-` is standard input or output.
 
-    No file ever has its name before all of it is there. A failed file is named, and the others go on. Large files
-    are split into ranges that several sessions carry at once.
+    No file ever has its name before all of it is there, and each is compared with its source by checksum. A failed
+    file is named, and the others go on. Large files are split into ranges that several sessions carry at once.
+
+    After an interrupt, of whatever kind, the same command goes on where the last run stopped. `uftp cp --clean TARGET`
+    removes what such runs have left, if nobody wants to go on.
+
+    Of a tree, --include and --exclude choose what is copied: patterns as of rsync, of which the first one that matches
+    decides. --dry-run shows what comes of them.
 
     -a sends tar or zip archives, which the server unpacks into TARGET, a directory, as they arrive: files and
     directories only, links are refused. What could not be unpacked is named.
@@ -71,12 +77,13 @@ def command(
     0-1023-p, they are written at the same place of the target, and the rest of it stays as it is.
 
     With --json each line is one object: for each file {"type": "file", "source", "target", "bytes", "seconds", "ok"},
-    with "error" and "exit_code" if it failed; at the end {"type": "summary", "files", "failed", "bytes", "seconds"}.
+    with "error" and "exit_code" if it failed; at the end {"type": "summary", "files", "failed", "bytes", "seconds", ...}.
 
     \b
     Examples:
       uftp cp results.tar https://auth.example.org:9000/rest/auth/CLUSTER:/data/
       uftp cp -r 'https://auth.example.org:9000/rest/auth/CLUSTER:/data/run*' .
+      uftp cp -r --exclude '*.tmp' --dry-run runs https://auth.example.org:9000/rest/auth/CLUSTER:/data/
       tar c work | uftp cp - https://auth.example.org:9000/rest/auth/CLUSTER:backup.tar
       tar c work | uftp cp -a - https://auth.example.org:9000/rest/auth/CLUSTER:/data/
     """
