@@ -77,7 +77,7 @@ def command(
     0-1023-p, they are written at the same place of the target, and the rest of it stays as it is.
 
     With --json each line is one object: for each file {"type": "file", "source", "target", "bytes", "seconds", "ok"},
-    with "error" and "exit_code" if it failed; at the end {"type": "summary", "files", "failed", "bytes", "seconds", ...}.
+    with "error" and "exit_code" if it failed; at the end {"type": "summary", "files", "failed", "bytes", ...}.
 
     \b
     Examples:
