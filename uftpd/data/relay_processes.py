@@ -59,6 +59,7 @@ class Relays:
         self._fork = fork
         self._relays: dict[int, _Relay] = {}  # by pidfd
         self._generation = 0
+        self._newest = 0
         self._wanted = 0
 
     def __len__(self) -> int:
@@ -90,7 +91,8 @@ class Relays:
 
     def renew(self, wanted: int) -> None:
         """Start others in place of those there are, which go on until all the new ones serve."""
-        self._generation += 1
+        self._newest += 1  # never one that some relay still has
+        self._generation = self._newest
         self.start(wanted)
 
     def retire(self) -> None:
@@ -118,7 +120,7 @@ class Relays:
         return False
 
     def _present(self) -> list[_Relay]:
-        return [relay for relay in self._relays.values() if relay.generation == self._generation]
+        return [r for r in self._relays.values() if r.generation == self._generation and not r.retiring]
 
     def _start_one(self) -> None:
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
@@ -163,7 +165,8 @@ class Relays:
         if relay.retiring:
             return
         _log("relay died", level="error", status=status)
-        others = [other for other in self._relays.values() if other.generation != relay.generation]
+        there = [other for other in self._relays.values() if other.serves and not other.retiring]
+        others = [other for other in there if other.generation < relay.generation]
         if relay.serves or not others:
             self.failed = self.failed or not relay.serves
             self.due = time.monotonic() + _RESTART_SECONDS
