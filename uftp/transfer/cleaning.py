@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -15,10 +16,15 @@ from uftp.client.wording import printable
 from uftp.errors import LocalFileError, NotFound, UFTPError, UsageError
 from uftp.protocol.names import is_part_name
 from uftp.transfer.copy import Access
+from uftp.transfer.journal import left_behind
 from uftp.transfer.local import local_error
 from uftp.transfer.results import CopyState, CopySummary, FileResult
 
 _REPORTED_AT_ONCE: Final = 256  # local files removed between two looks at whether to stop
+
+
+class _NothingDone(Exception):
+    """The journals stay: nothing was removed."""
 
 
 async def clean(
@@ -41,6 +47,8 @@ async def clean(
     access, state = access or Access(), state or CopyState()
     if not is_url(target):
         await _clean_here(os.fsencode(target), state, dry_run=dry_run)
+        if not dry_run:
+            await trio.to_thread.run_sync(_forget, target)
         return state.summary()
     url = parse_url(target)
     if url.pattern is not None:
@@ -51,6 +59,8 @@ async def clean(
     ):
         state.sessions += 1
         await _clean_there(session, url, state, dry_run=dry_run)
+        with contextlib.suppress(_NothingDone):
+            await _clean_by_journals(session, url, state, dry_run=dry_run)
     return state.summary()
 
 
@@ -79,6 +89,18 @@ async def _clean_there(session: FTPSession, url: RemoteUrl, state: CopyState, *,
             elif is_part_name(entry.name) and not entry.is_dir:
                 problem = None if dry_run else await _delete(session, place)
                 state.record(FileResult(source="", target=url.display(place), action="delete", error=problem))
+
+
+async def _clean_by_journals(session: FTPSession, url: RemoteUrl, state: CopyState, *, dry_run: bool) -> None:
+    """Servers of our own leave part files out of listings; of ours here the journals know."""
+    with left_behind(url.display()) as parts:
+        for path in parts:
+            if await session.stat_or_none(path) is None:
+                continue
+            problem = None if dry_run else await _delete(session, path)
+            state.record(FileResult(source="", target=url.display(path), action="delete", error=problem))
+        if dry_run:
+            raise _NothingDone
 
 
 async def _delete(session: FTPSession, path: bytes) -> UFTPError | None:
@@ -118,6 +140,12 @@ async def _clean_here(top: bytes, state: CopyState, *, dry_run: bool) -> None:
         for path, problem in found:
             error = None if problem is None else local_error(problem, path, "remove it")
             state.record(FileResult(source="", target=os.fsdecode(path), action="delete", error=error))
+
+
+def _forget(target: str) -> None:
+    """Whatever the journals of copies to this place name is gone by now."""
+    with left_behind(os.path.abspath(target)):
+        pass
 
 
 def _unlink(path: bytes) -> OSError | None:

@@ -240,7 +240,7 @@ class Download(FileTask):
         return b"%d %d" % (self._info.size, self._info.mtime_ns or 0)
 
     def place(self) -> bytes:
-        return os.fsencode(self.target)
+        return os.path.abspath(os.fsencode(self.target))
 
     async def fingerprint(self, session: FTPSession) -> bytes:
         found = await self._look_before(session)

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from uftp.client.wording import printable
+
 KEY_BYTES: Final = 8
 _DONE_BYTES: Final = 16
 _MOST_DONE: Final = 1_000_000  # 16 MB of digests; files beyond are copied again
@@ -56,7 +58,7 @@ class Unfinished:
 
     Attributes:
         fingerprint: of the source as it was then.
-        part: base name of the part file.
+        part: path of the part file.
         ranges: that are there, in the order in which they came.
     """
 
@@ -151,6 +153,15 @@ class Journal:
             raise
         sweep(directory)
         return journal
+
+    @classmethod
+    def reopen(cls, path: Path) -> Journal | None:
+        """The journal at `path` as it is; None if a running copy has it, or it cannot be read."""
+        try:
+            fd = _open_locked(path, os.O_RDWR)
+        except OSError:
+            return None
+        return None if fd is None else cls(path, fd)
 
     def _load(self) -> int:
         with os.fdopen(os.dup(self._fd), "rb") as file:
@@ -298,9 +309,31 @@ class Journal:
         self._fd = -1
 
 
-def _open_locked(path: Path) -> int | None:
+@contextlib.contextmanager
+def left_behind(target: str) -> Iterator[list[bytes]]:
+    """The part files that interrupted copies to `target`, or to something below it, have left, as journals name them.
+
+    No copy goes on with them meanwhile; after the block their journals are gone, but not after an error in it.
+    """
+    found = []
+    directory = journal_directory()
+    shown = printable(target).rstrip("/")
+    with contextlib.ExitStack() as stack:
+        for path in sorted(directory.glob("*.journal")) if directory is not None else ():
+            journal = Journal.reopen(path)
+            if journal is not None:
+                stack.callback(journal.close, remove=False)
+                its = str(journal.about.get("target", "")).rstrip("/")
+                if its == shown or its.startswith(shown + "/"):
+                    found.append(journal)
+        yield [old.part for journal in found for old in journal.unfinished.values()]
+        for journal in found:
+            journal.close(remove=True)
+
+
+def _open_locked(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int | None:
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

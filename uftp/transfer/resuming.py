@@ -132,13 +132,15 @@ class Resuming:
         try:
             fingerprint = await self._pool.call(task.fingerprint)
             part = part_name(hashlib.blake2b(key + fingerprint, digest_size=8).digest())
-            ranges = await self._known(task, key, fingerprint, part)
+            directory, slash, _ = task.place().rpartition(b"/")
+            path = directory + slash + part
+            ranges = await self._known(task, key, fingerprint, part, path)
         except UFTPError:
             return []  # whatever it is, copying the file will say so
         task.part_name = part
         self._keys[task] = key
         if not ranges:
-            self._journal.begin(key, fingerprint, part)
+            self._journal.begin(key, fingerprint, path)
             if self._options.resume and task.length and task.length < _LARGEST_ADOPTED:
                 adopted = await self._adopt(task, part)
                 if adopted:
@@ -147,11 +149,11 @@ class Resuming:
         self._state.taken_over += sum(done.length for done in ranges)
         return [(done.offset, done.length) for done in ranges]
 
-    async def _known(self, task: FileTask, key: bytes, fingerprint: bytes, part: bytes) -> list[DoneRange]:
+    async def _known(self, task: FileTask, key: bytes, fingerprint: bytes, part: bytes, path: bytes) -> list[DoneRange]:
         old = self._journal.unfinished.pop(key, None)
         if old is None or not old.ranges:
             return []
-        if old.fingerprint == fingerprint and old.part == part:
+        if old.fingerprint == fingerprint and old.part == path:
             if await self._pool.call(lambda session: task.holds(session, part, old.ranges)):
                 return old.ranges
             why = "what was there of it is not what was copied"
@@ -159,7 +161,8 @@ class Resuming:
             why = "the source has changed"
         self._state.on_note(f"{printable(task.target)}: {why}; it is copied from its beginning")
         self._journal.end(key)
-        await self._pool.call(lambda session: task.remove_part(session, old.part))
+        name = old.part.rpartition(b"/")[2]
+        await self._pool.call(lambda session: task.remove_part(session, name))
         return []
 
     async def _adopt(self, task: FileTask, part: bytes) -> int:
