@@ -205,10 +205,13 @@ class UseResource:
 
         # A session can fetch all there is, and this server does not see what it does: to be let in is the use.
         claim = await self._grants.claim(share, f"{caller.identity.dn} {context.request_id}", Wanted(part=part))
+        result = "refused"
         try:
             session = await open_session(server, None, build, reuse_seconds=0)
             await claim.settle()
+            result = "granted"
         finally:
+            self._services.metrics.sessions.labels(server.name, result).inc()
             await claim.release()
         for used in shares:
             self._grants.record_access(used)
