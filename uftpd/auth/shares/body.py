@@ -96,13 +96,13 @@ class Streamed(Response):
         end = End.STOPPED
         failure: Exception | None = None
         left = complete = False
-        outgoing: OutgoingBytes = scope["state"][OUTGOING]
+        outgoing: OutgoingBytes | None = scope.get("state", {}).get(OUTGOING)
 
         async def watch() -> None:
             nonlocal left, end
             while (await receive())["type"] != "http.disconnect":
                 pass
-            if complete and not outgoing.waiting():
+            if complete and outgoing is not None and not outgoing.waiting():
                 end = End.WHOLE  # it had all it was to get, and closed before we could say so
             left = True
             nursery.cancel_scope.cancel()
@@ -113,7 +113,7 @@ class Streamed(Response):
                 try:
                     await self._produce(sink)
                     complete = True
-                    if self._confirm:
+                    if self._confirm and outgoing is not None:
                         await outgoing.wait_taken()
                     end = End.WHOLE
                 except Exception as error:
