@@ -19,10 +19,12 @@ from uftp.protocol.facts import (
     FactChange,
     FileInfo,
     format_facts,
+    format_kept,
     format_list,
     format_stat,
     format_time,
     parse_facts,
+    parse_kept,
     parse_list,
     parse_mff,
     parse_stat,
@@ -345,3 +347,32 @@ def test_a_name_as_text() -> None:
     info = FileInfo(name=b"\xc3\xa4 \xff", size=0, mtime_ns=0)
     assert info.text_name == "ä \udcff"
     assert os.fsencode(info.text_name) == info.name
+
+
+# -- the facts of MODE U -----------------------------------------------------------------------------------------------
+
+
+@given(
+    st.none() | st.integers(YEAR_ONE * NANOSECONDS, (YEAR_9999 + 1) * NANOSECONDS - 1),
+    st.none() | st.integers(0, 0o7777),
+)
+def test_what_a_transfer_keeps_comes_back(mtime_ns: int | None, permissions: int | None) -> None:
+    facts = format_kept(mtime_ns, permissions)
+    assert parse_kept(facts) == (mtime_ns, permissions)
+    assert parse_mff(facts, utc=True) == FactChange(mtime_ns=mtime_ns, permissions=permissions)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"modify=", b"Modify=", b"20260131233000", b"2026013123300", b".", b"5", b"0123456789", b";"])
+        | st.sampled_from([b"UNIX.mode=0644;", b"UNIX.mode=9;", b"modify=20260131233000.25;", b"x=y;", b"\xb2"])
+    ).map(b"".join)
+)
+def test_any_facts_are_read_as_those_of_mff(facts: bytes) -> None:
+    try:
+        change = parse_mff(facts, utc=True)
+    except ProtocolError:
+        with pytest.raises(ProtocolError):
+            parse_kept(facts)
+    else:
+        assert parse_kept(facts) == (change.mtime_ns, change.permissions)

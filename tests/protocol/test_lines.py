@@ -19,20 +19,22 @@ def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(places)]
 
 
-def _events(pieces: list[bytes], *, max_bytes: int = MAX_LINE_BYTES, telnet: bool = False) -> list[Event]:
+def _events(
+    pieces: list[bytes], *, max_bytes: int = MAX_LINE_BYTES, telnet: bool = False, many: bool = False
+) -> list[Event]:
     reader = LineReader(max_bytes=max_bytes, telnet=telnet)
     events: list[Event] = []
     for piece in pieces:
         reader.receive_data(piece)
         while True:
             try:
-                line = reader.next_line()
+                lines = reader.next_lines() if many else [reader.next_line()]
             except LineTooLong:
                 events.append("too long")
                 continue
-            if line is None:
+            if not lines or lines[0] is None:
                 break
-            events.append(line)
+            events += [line for line in lines if line is not None]
     return events
 
 
@@ -68,6 +70,8 @@ def test_what_is_joined_comes_apart(lines: list[bytes], crlf: bool) -> None:
 def test_any_cut_gives_the_same_lines_and_the_same_refusals(data: bytes, cuts: list[int], telnet: bool) -> None:
     whole = _events([data], max_bytes=10, telnet=telnet)
     assert _events(_pieces(data, cuts), max_bytes=10, telnet=telnet) == whole
+    assert _events([data], max_bytes=10, telnet=telnet, many=True) == whole
+    assert _events(_pieces(data, cuts), max_bytes=10, telnet=telnet, many=True) == whole
     assert all(len(event) <= 10 for event in whole if isinstance(event, bytes))
 
 
