@@ -267,6 +267,8 @@ def _lines_for_ours(features: Features, options: SessionOptions) -> tuple[list[b
         Refused: see `record_mode.choose_options`.
     """
     lines = [b"OPTS UTC ON", b"OPTS NAMES PCT"]
+    if options.replace_links and "LINKS" in features:
+        lines.append(b"OPTS LINKS REPLACE")
     if options.mode == "stream" or "MODE U" not in features:
         return lines, None
     from uftp.client import record_mode
