@@ -231,6 +231,8 @@ class Faults:
     def _check_is_named(self, name: str, run: Run) -> None:
         if run.code > 0 and not run.errors.strip():
             raise RoundFailed(f"{name}: exit code {run.code} without a word")
+        if run.errors.rstrip().endswith("KeyboardInterrupt"):
+            return  # Python itself was interrupted, before the program has begun
         if "internal error" in run.errors or "Traceback" in run.errors:
             raise RoundFailed(f"{name}: {run.errors}")
 
