@@ -139,6 +139,8 @@ class Relay:
         # The object server, which has a limit of its own, shall be the one that says so in the log.
         self._stall_seconds = 1.25 * config.objects.stall_seconds + 1
         self._listeners = {listener.fileno(): listener for listener in listeners}
+        for listener in listeners:
+            listener.setblocking(False)  # another relay may be quicker
         self._accepting: set[int] = set()
         self._channel = channel
         self._context = context
@@ -176,6 +178,9 @@ class Relay:
 
     def _sweep(self) -> None:
         self._swept = now = time.monotonic()
+        # A wake-up that went to a relay which then stopped accepting reaches nobody else.
+        for fd in list(self._accepting):
+            self._accept(self._listeners[fd])
         for joint in list(self._all):
             if now >= joint.deadline or (self._stopping and joint.plain is None):
                 self._end(joint)
