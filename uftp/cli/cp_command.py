@@ -97,7 +97,7 @@ def command(
         _clean(settings, sources, target, dry_run=many.dry_run)
         return
     if not sources:
-        raise UsageError(f"{target}: only one place is named; name what to copy, and then where to")
+        raise UsageError("only one place is named; name what to copy, and then where to")
     options = CopyOptions(
         recursive=recursive,
         preserve=preserve,
