@@ -14,8 +14,6 @@ import hashlib
 import hmac
 import time
 import urllib.parse
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,20 +25,17 @@ from uftp.protocol.dn import canonical
 from uftpd.auth.edge import context_of, read_body
 from uftpd.auth.errors import BadRequest, NotAllowed, NotFound, RequestError, Unavailable
 from uftpd.auth.events import logger
-from uftpd.auth.identity.password_file import Account, verify_password
-from uftpd.auth.identity.throttle import Throttle, network
+from uftpd.auth.identity.throttle import network
 from uftpd.auth.nodes.registry import LogicalServer
 from uftpd.auth.pages import PasswordView, password_page, prefers_page
 from uftpd.auth.pages.views import PASSWORD_FIELD
 from uftpd.auth.services import Services
 from uftpd.auth.shares.model import ANONYMOUS, Share, is_share_id
+from uftpd.auth.shares.passwords import MAX_PASSWORD_BYTES
 
 COOKIE_SECONDS: Final = 3600
 PASSWORD_FORM: Final = "password"  # noqa: S105 - where the form is sent, below the address of the share
 PASSWORD_HEADER: Final = "X-Share-Password"  # noqa: S105 - for shares that ask who one is as well
-_MAX_PASSWORD: Final = 1024
-_MAX_REMEMBERED: Final = 4096
-_MAX_WAITING: Final = 64
 _PREFIX: Final = ("rest", "access")
 
 
@@ -147,14 +142,12 @@ class Entrance:
 
     Args:
         services: of the configuration in force.
-        throttle: of wrong passwords.
     """
 
-    def __init__(self, services: Services, throttle: Throttle | None = None) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
         self._shares = services.config.shares
         self._lookups = _Lookups(services)
-        self._passwords = _Passwords(throttle or Throttle(services.config.login))
 
     async def admit(self, request: Request) -> Visit:
         """Let a request in.
@@ -201,7 +194,7 @@ class Entrance:
         password = _shown_password(request, basic=share.is_anonymous)
         if password is None:
             raise PasswordNeeded(wrong=False)
-        if not await self._passwords.fits(request, share, password):
+        if not await self._services.passwords.admits(share, password, context_of(request).peer):
             raise PasswordNeeded(wrong=True)
 
     async def log_in(self, request: Request) -> Response:
@@ -216,14 +209,14 @@ class Entrance:
             fields = urllib.parse.parse_qs(body.decode("ascii"), max_num_fields=8, errors="strict")
         except ValueError:
             raise BadRequest("This is no form") from None
-        password = fields.get(PASSWORD_FIELD, [""])[0].encode()[:_MAX_PASSWORD]
+        password = fields.get(PASSWORD_FIELD, [""])[0].encode()[:MAX_PASSWORD_BYTES]
         root = path_of(share.id, share.server)
         to = fields.get("to", [""])[0]
         # Only addresses of this share: a form must not send people elsewhere.
         safe = to.isascii() and to.isprintable() and (to == root or to.startswith((f"{root}/", f"{root}?")))
         base = self.base
         to = to if safe else f"{root}/"
-        if share.password_hash and not await self._passwords.fits(request, share, password):
+        if not await self._services.passwords.admits(share, password, context_of(request).peer):
             return password_page(PasswordView(action=f"{root}/{PASSWORD_FORM}", to=to, wrong=True, base=base))
         reply = RedirectResponse(base + to, 303)
         if share.password_hash:
@@ -248,13 +241,13 @@ class Entrance:
 def _shown_password(request: Request, *, basic: bool) -> bytes | None:
     named = request.headers.get(PASSWORD_HEADER)
     if named is not None:
-        return named.encode("latin-1", "replace")[:_MAX_PASSWORD]
+        return named.encode("latin-1", "replace")[:MAX_PASSWORD_BYTES]
     shown = request.headers.getlist("authorization") if basic else []
     scheme, _, rest = shown[0].partition(" ") if len(shown) == 1 else ("", "", "")
     if scheme.lower() != "basic":
         return None
     try:
-        return base64.b64decode(rest.strip(), validate=True).partition(b":")[2][:_MAX_PASSWORD]
+        return base64.b64decode(rest.strip(), validate=True).partition(b":")[2][:MAX_PASSWORD_BYTES]
     except (binascii.Error, ValueError):
         return None
 
@@ -274,47 +267,6 @@ def _cookie_opens(request: Request, share: Share) -> bool:
     if not (until.isascii() and until.isdigit() and len(until) < 16) or int(until) < time.time():
         return False
     return hmac.compare_digest(shown.encode(), _cookie(share, int(until)).encode())
-
-
-class _Passwords:
-    """Checks passwords of shares: slowed where somebody guesses, and remembered where they were right."""
-
-    def __init__(self, throttle: Throttle, clock: Callable[[], float] = trio.current_time) -> None:
-        self._throttle = throttle
-        self._clock = clock
-        self._threads = trio.CapacityLimiter(2)
-        self._right: OrderedDict[bytes, float] = OrderedDict()
-        self._running: dict[bytes, trio.Event] = {}
-
-    async def fits(self, request: Request, share: Share, password: bytes) -> bool:
-        """Whether it is the password.
-
-        Raises:
-            Unavailable, RequestError: too many are being tried.
-        """
-        key = hmac.new(share.password_hash.encode(), share.id.encode() + b" " + password, hashlib.sha256).digest()
-        while key in self._running:  # of several requests with the same words at once, one does the work
-            await self._running[key].wait()
-        if self._right.get(key, 0.0) > self._clock():
-            return True
-        if self._threads.statistics().tasks_waiting >= _MAX_WAITING:
-            raise Unavailable("Too many logins at once, try again later")
-        self._running[key] = trio.Event()
-        peer, user = context_of(request).peer, f"share {share.id}"
-        try:
-            await self._throttle.wait(peer, self._throttle.attempt(peer, user))
-            account = Account("", "", share.password_hash, None)
-            if not await trio.to_thread.run_sync(
-                verify_password, account, password, share.password_hash, limiter=self._threads
-            ):
-                return False
-            self._throttle.succeeded(peer, user)
-            self._right[key] = self._clock() + COOKIE_SECONDS
-            while len(self._right) > _MAX_REMEMBERED:
-                self._right.popitem(last=False)
-            return True
-        finally:
-            self._running.pop(key).set()
 
 
 class _Lookups:

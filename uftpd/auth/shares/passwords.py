@@ -37,6 +37,7 @@ class SharePasswords:
         self._threads = trio.CapacityLimiter(settings.hash_threads)
         self._secret = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, None] = OrderedDict()
+        self._running: dict[bytes, trio.Event] = {}
 
     async def hash(self, password: str) -> str:
         """What is kept of a password; empty for an empty one."""
@@ -61,11 +62,20 @@ class SharePasswords:
         if not password or len(password) > MAX_PASSWORD_BYTES:
             return False
         key = hmac.new(self._secret, share.password_hash.encode() + b"\0" + password, hashlib.sha256).digest()
+        while key in self._running:  # of several requests with the same words at once, one does the work
+            await self._running[key].wait()
         if key in self._verified:
             self._verified.move_to_end(key)
             return True
         if self._threads.statistics().tasks_waiting >= MAX_QUEUED:
             raise Unavailable("Too many passwords at once, try again later")
+        self._running[key] = trio.Event()
+        try:
+            return await self._verify(share, password, address, key)
+        finally:
+            self._running.pop(key).set()
+
+    async def _verify(self, share: Share, password: bytes, address: IPAddress, key: bytes) -> bool:
         user = f"share {share.id}"
         await self._throttle.wait(address, self._throttle.attempt(address, user))
         if not await trio.to_thread.run_sync(_matches, share.password_hash, password, limiter=self._threads):
