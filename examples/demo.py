@@ -1,4 +1,5 @@
-"""The main job, shown with real commands and their real output: servers, upload, parallel download, verification.
+"""The main job, shown with real commands and their real output: servers, upload, parallel download, verification, a
+tree and its sync, a link for others.
 
 Everything happens on this machine, over loopback, in a temporary directory that is removed at the end.
 """
@@ -14,9 +15,12 @@ import secrets
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -52,6 +56,18 @@ def sha256(path: Path) -> str:
     """Digest of a local file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(link: str, ca: str) -> str:
+    """Get what a link leads to over HTTPS, and return its digest; an answer that is cut short is an error."""
+    with urllib.request.urlopen(link, context=ssl.create_default_context(cafile=ca), timeout=60) as reply:
+        announced, digest, received = int(reply.headers["Content-Length"]), hashlib.sha256(), 0
+        while block := reply.read(2**20):
+            digest.update(block)
+            received += len(block)
+    if received != announced:
+        raise SystemExit(f"{received} of {announced} bytes came")
+    return digest.hexdigest()
 
 
 def start(work: Path, account: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
@@ -108,10 +124,34 @@ def show(work: Path, ready: dict[str, object], data: Path) -> None:
     (tree / "empty").mkdir(parents=True)
     for number in range(5):
         (tree / f"part-{number:02}.txt").write_text(f"{number}\n")
-    uftp("cp", *ca, "-r", str(tree), f"{base}/", shown=shown)
+    uftp("cp", *ca, "-p", "-r", str(tree), f"{base}/", shown=shown)
     names = uftp("find", *ca, f"{base}/tree", shown=shown)
     if names.count("part-") != 5 or "empty" not in names:
         raise SystemExit("the tree is not whole")
+
+    title("Make it equal again after changes: what is new goes up, what is gone is removed")
+    (tree / "part-00.txt").unlink()
+    (tree / "part-05.txt").write_text("5\n")
+    done = uftp("sync", *ca, "--delete", str(tree), f"{base}/tree", shown=shown)
+    if "1 file, 4 unchanged, 1 deleted" not in done:
+        raise SystemExit("that is not what has changed")
+    names = uftp("find", *ca, f"{base}/tree", shown=shown)
+    if names.count("part-") != 5 or "part-00" in names:
+        raise SystemExit("the trees differ")
+
+    title("Share the large file: whoever has the link fetches it over HTTP, with nothing of ours installed")
+    link = uftp("share", *ca, "-L", "1h", f"{base}/sample.dat", shown=shown).strip()
+    fetched = fetch(link, str(ready["ca"]))
+    print(f"{fetched}  fetched by Python's urllib")
+    if fetched != digests["sent"]:
+        raise SystemExit("the files differ")
+    uftp("share", *ca, "-d", f"{base}/sample.dat", shown=shown)
+    try:
+        fetch(link, str(ready["ca"]))
+    except urllib.error.HTTPError as error:
+        print(f"once it is withdrawn the link is answered {error.code}")
+    else:
+        raise SystemExit("the link is still good")
 
     title("A one-time password opens the same file for any FTP client")
     answer = json.loads(uftp_json("auth", *ca, f"{base}/"))
@@ -131,8 +171,11 @@ def uftp_json(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Run the tour as the current user; as root the data belong to, and sessions run as, `nobody`."""
-    account = pwd.getpwuid(os.getuid() or pwd.getpwnam("nobody").pw_uid)
+    """Run the tour as the current user; as root the data belong to, and sessions run as, `daemon`.
+
+    Every Linux has that account. `nobody` may share nothing: it is what people are that a server does not know.
+    """
+    account = pwd.getpwuid(os.getuid() or pwd.getpwnam("daemon").pw_uid)
     work = Path(tempfile.mkdtemp(prefix="uftp-demo-"))
     data = work / "data"
     servers = None
