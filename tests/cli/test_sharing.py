@@ -190,6 +190,14 @@ def test_listing_changing_and_withdrawing(site: Site, here: Path) -> None:
     site.share("-r", share_id, "--stop", site.server)
     assert str(second) not in site.listed()
     site.get(here, link, code=4)
+    assert "No such share" in site.share("-r", share_id, site.server, code=4).err
+    person = site.link("-a", "CN=joe,O=UFTP standalone", site.place("list/first")).rpartition("/")[2]
+    site.link(site.place("list/first"))
+    assert "you do not share it" in site.share("-d", site.place("list/second"), code=4).err
+    assert str(first) in site.listed()
+    site.share("-d", site.place("list/first"))
+    assert str(first) not in site.listed()
+    assert person not in site.listed()
     site.link(site.place("list"))
     site.share("--delete", "-s", site.auth.replace("/rest/auth", "/rest/share/TEST"), site.directory / "list")
     assert f"{site.directory}/list/" not in site.listed()

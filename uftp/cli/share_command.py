@@ -16,7 +16,7 @@ from uftp.cli.output import print_json, print_name
 from uftp.cli.runner import one_line, run_async
 from uftp.cli.settings import Settings, ask_secret, common_options
 from uftp.client.url import RemoteUrl, is_url, parse_url
-from uftp.errors import LocalFileError, PeerBrokeProtocol, UsageError
+from uftp.errors import LocalFileError, NotFound, PeerBrokeProtocol, UsageError
 
 if TYPE_CHECKING:
     from uftp.client.session import FTPSession
@@ -154,15 +154,24 @@ async def _run(settings: Settings, options: Options, url: RemoteUrl, *, named: b
         if options.list:
             _print_list(settings, await sharing.list(), raw=options.raw)
         elif options.revoke is not None:
+            # Servers answer the same whether or not there was one, and somebody must learn that they mistyped it.
+            await sharing.show(options.revoke)
             await sharing.remove(options.revoke, stop=options.stop)
         elif options.delete:
+            before = _ids(await sharing.list())
             await sharing.end_all(await _absolute(settings, url))
+            if not before - _ids(await sharing.list()):
+                raise NotFound(f"{url.display()}: you do not share it; `uftp share --list` shows what you share")
         elif options.update is not None:
             changes = await _changes(settings, options, url, named=named)
             _print_share(settings, options, await sharing.update(options.update, changes))
         else:
             share = await sharing.make(await _wish(settings, options, url))
             _print_share(settings, options, share)
+
+
+def _ids(listed: Mapping[str, Any]) -> set[str]:
+    return {str(entry.get("id")) for entry in _entries(listed, "shares")}
 
 
 async def _wish(settings: Settings, options: Options, url: RemoteUrl) -> Wish:
