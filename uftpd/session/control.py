@@ -99,6 +99,7 @@ class ControlConnection:
         self._ended = True
         if self._session.job is not None and not self._said_goodbye:
             self._session.job.stop()
+        self._session.data.ask_no_more()
         if self._session.record_mode is not None:
             self._session.data.break_off()  # nobody is left who could end a sequence properly
         self._expect_nobody()

@@ -81,6 +81,8 @@ class DataConnections:
         self._settings = settings
         self._nursery = nursery
         self._want_port = want_port
+        self._asking = trio.CancelScope()
+        self._nobody = False
         self._return_port = return_port
         self._local = _plain_text(settings.local)
         self._peer = _plain_text(settings.peer).partition("%")[0]
@@ -149,7 +151,7 @@ class DataConnections:
             return _listener(self._local, 0), 0
         # The front ends each wait; this ends a row of ports that other programs turn out to hold.
         deadline = trio.current_time() + self._settings.port_wait_seconds
-        while port := await self._want_port():
+        while port := await self._ask_for_port():
             try:
                 return _listener(self._local, port), port
             except OSError as error:
@@ -159,6 +161,16 @@ class DataConnections:
                 if trio.current_time() >= deadline:
                     break
         raise NoFreePort(f"No free port in the range {self._settings.port_range}")
+
+    async def _ask_for_port(self) -> int:
+        with trio.CancelScope() as self._asking:
+            return 0 if self._nobody else await self._want_port()
+        return 0
+
+    def ask_no_more(self) -> None:
+        """Nobody is left who could use a port: wait for none, now and later."""
+        self._nobody = True
+        self._asking.cancel()
 
     async def _accept(self, slot: _Slot) -> None:
         try:
