@@ -114,6 +114,7 @@ async def test_a_grant(server: FakeServer) -> None:
         (401, None, AuthenticationFailed, "password"),
         (403, None, AuthenticationFailed, "password"),
         (403, {"errorMessage": "role"}, AuthenticationFailed, "role"),
+        (401, {"errorMessage": "Not allowed to write"}, Refused, "Not allowed to write"),
         (404, {"errorMessage": "No such server"}, NotFound, "it has OTHER, TEST"),
         (405, None, Refused, "check the URL"),
         (302, None, Refused, "redirects"),

@@ -67,6 +67,8 @@ def status_error(
     match status:
         case 200:
             return PeerBrokeProtocol(f"{url}: the reply is not a JSON object; is this an auth server?")
+        case 401 if tried is not None:  # who that is was accepted, what they want is not (CONTROL-PLANE T4)
+            return Refused(f"{url}: {said}; logged in with {tried}", code=status)
         case 401 | 403:
             return AuthenticationFailed(f"{url}: {said}" + (f"; tried: {tried}" if tried is not None else ""))
         case 404:
