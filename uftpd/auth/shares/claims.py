@@ -86,7 +86,9 @@ def take(connection: Connection, share_id: str, holder: str, wanted: Wanted, now
         if row.tries > share.uses * _UNFINISHED_ARCHIVES:
             return Refusal.OVER
     else:
-        limit = (share.uses + 1) * wanted.size + SLACK_BYTES
+        # Of a small file the slack would be many times all of it; beneath a directory, tries of other files count too.
+        slack = SLACK_BYTES if share.directory else min(SLACK_BYTES, wanted.size)
+        limit = (share.uses + 1) * wanted.size + slack
         if spent + wanted.bytes > limit:
             return Refusal.OVER
         if spent + wanted.bytes + sum(claim.reserved for claim in active) > limit:
