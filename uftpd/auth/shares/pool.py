@@ -8,6 +8,7 @@ that was idle for a while is closed, and so is one that failed.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -259,13 +260,14 @@ class Pool:
         self._forget(key, sessions)
 
     async def _watch(self) -> None:
-        """Close what was idle for long, until nothing is left."""
+        """Close what was idle for long, until nothing is left; all of it when this server ends."""
         try:
             while self._total:
                 await trio.sleep(max(1.0, self._settings.idle_seconds / 4))
                 self._close_idle(trio.current_time() - self._settings.idle_seconds)
         finally:
             self._watching = False
+            self._close_idle(math.inf)
 
     def _close_idle(self, before: float) -> None:
         for key, sessions in list(self._by_key.items()):
