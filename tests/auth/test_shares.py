@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,9 @@ from sharing import (
 from uftp.protocol.command_port import Access as RequestAccess
 from uftp.protocol.command_port import Purpose
 from uftp.protocol.command_replies import PingReply
+from uftp.protocol.dn import canonical
 from uftpd.auth.requests import SESSION_TAG
-from uftpd.auth.shares.model import Share, new_share_id
+from uftpd.auth.shares.model import Share, ShareAccess, new_share_id
 
 pytestmark = pytest.mark.slow
 
@@ -638,6 +641,116 @@ async def test_withdrawing_ends_what_is_delivered_where_asked(start_auth: StartA
                 await trio.lowlevel.checkpoint()
             assert scope.cancelled_caught is stop
         assert deliveries.count() == 0
+
+
+async def test_who_waits_to_write_when_a_share_is_withdrawn_stores_nothing(start_auth: StartAuth, node: Node) -> None:
+    async with sharing_site(start_auth, node, shares=ALL) as site:
+        path = site.file("d/x", b"before")
+        share_id = await site.share(Path(path).parent, access="WRITE")
+        url = f"/rest/access/DATA/{share_id}/x"
+        begun, finish = trio.Event(), trio.Event()
+        statuses: dict[str, int] = {}
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield b"the "
+            begun.set()
+            await finish.wait()
+            yield b"first"
+
+        async def put(name: str, content: AsyncIterator[bytes] | bytes) -> None:
+            statuses[name] = (await site.call("PUT", url, None, content=content)).status_code
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(put, "first", slowly())
+                await begun.wait()
+                deliveries = site.auth.running.services.deliveries
+                while not deliveries.count():  # noqa: ASYNC110 - nothing tells
+                    await trio.sleep(0.01)
+                nursery.start_soon(put, "second", b"the second")
+                while site.auth.running.services.metrics.in_flight._value.get() < 2:  # noqa: ASYNC110 - as above
+                    await trio.sleep(0.01)
+                assert (await site.call("DELETE", f"{DATA}/{share_id}")).status_code == 200
+                finish.set()
+        assert statuses == {"first": 204, "second": 404}
+        assert await trio.Path(path).read_bytes() == b"the first"
+
+
+async def test_shares_for_writing_are_for_reading_once_the_site_allows_no_more(
+    start_auth: StartAuth, node: Node
+) -> None:
+    async with sharing_site(start_auth, node, shares="servers = []") as site:
+        path = Path(site.file("d/x", b"before"))
+        share = await _of_before(site, path=f"{path.parent}/", access=ShareAccess.WRITE)
+        assert (await site.use(share.id, send=False)).status_code == 401
+        assert (await site.call("PUT", f"/rest/access/DATA/{share.id}/x", None, content=b"new")).status_code == 401
+        lines = await ftp_lines(await site.use(share.id), "SIZE x", "DELE x", "MKD y")
+        assert [line[:1] for line in lines] == ["2", "5", "5"]
+        assert await trio.Path(path).read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "status"),
+    [
+        ({"role": "user", "xlogin": "{account}"}, 200),
+        ({"role": "user", "xlogin": ["other", "{account}"]}, 200),
+        ({"role": "user"}, 200),
+        ({"role": "user", "xlogin": "other", "uftpd.DATA.xlogin": "{account}"}, 200),
+        ({"role": "user", "xlogin": "other"}, 404),
+        ({"role": "user", "xlogin": "{account}", "uftpd.DATA.xlogin": "other"}, 404),
+        ({"role": "banned", "xlogin": "{account}"}, 404),
+    ],
+)
+async def test_a_share_of_somebody_who_lost_the_account_is_dead(
+    start_auth: StartAuth, node: Node, attributes: dict[str, Any], status: int
+) -> None:
+    mapping = {DEMO: json.loads(json.dumps(attributes).replace("{account}", node.person.name))}
+    async with sharing_site(start_auth, node, mapping=mapping) as site:
+        share = await _of_before(site, path=site.file("x"))
+        assert (await site.use(share.id)).status_code == status
+        assert (await site.call("GET", f"/rest/access/DATA/{share.id}", None)).status_code == status
+
+
+async def test_guesses_by_http_and_by_uftp_are_one_count(start_auth: StartAuth, node: Node) -> None:
+    async with sharing_site(start_auth, node, login="longest_delay_seconds = 0") as site:
+        share_id = await site.share(site.file("x"), password="pw")
+        link = f"/rest/access/DATA/{share_id}"
+        for number in range(3):
+            assert (await site.use(share_id, password=f"a{number}")).status_code == 401
+            assert (await site.call("GET", link, ("", f"b{number}"))).status_code == 401
+        throttle = site.auth.running.services.passwords._throttle
+        assert throttle._failures["127.0.0.1", f"share {share_id}"].count == 6
+        assert (await site.call("GET", link, ("", "pw"))).status_code == 200
+
+
+async def test_the_log_has_no_id_of_a_share(
+    start_auth: StartAuth, node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("uftpd")
+    caplog.set_level("DEBUG", logger.name)
+    logger.addHandler(caplog.handler)  # whether it propagates is up to whoever has set up logging here
+    async with sharing_site(start_auth, node) as site:
+        ids = [await site.share(site.file("x")), new_share_id()]
+        for share_id in ids:
+            link = f"/rest/access/DATA/{share_id}"
+            doubled, elsewhere = f"/rest//access//DATA//{share_id}", f"/rest/access/TEST/{share_id}"
+            for path in (link, f"{link}/", f"{link}/y", elsewhere, doubled):
+                for method in ("GET", "PUT", "DELETE"):
+                    await site.call(method, path, None)
+            await site.use(share_id)
+            for method in ("GET", "PUT", "DELETE"):
+                await site.call(method, f"{DATA}/{share_id}", body={"lifetime": "9"} if method == "PUT" else None)
+        logger.removeHandler(caplog.handler)
+        said = "\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records if "uftpd" in record.name)
+        assert said.count(ids[1][:8]) >= 10
+        assert not [share_id for share_id in ids if share_id in said]
+
+
+async def _of_before(site: SharingSite, **fields: Any) -> Share:
+    """A share of the usual owner on DATA, whatever the site allows now."""
+    person = {"owner": canonical(DEMO), "uid": site.node.person.name}
+    share = Share(**({"id": new_share_id(), "server": "DATA"} | person | fields))
+    return await site.auth.running.services.grants.put(share, per_owner=100)
 
 
 async def _stored(site: SharingSite, **fields: Any) -> Share:

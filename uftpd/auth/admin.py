@@ -232,7 +232,7 @@ class AdminActions:
         grants = self._services.grants
         share = await grants.get(parameters["id"], parameters["serverName"])
         if share is None:
-            raise _Failed(f"No such share on '{parameters['serverName']}': '{parameters['id']}'")
+            raise _Failed(f"No such share on '{parameters['serverName']}'")
         values: dict[str, object] = {name: parameters[name] for name in ("uid", "gid") if name in parameters}
         if not is_account_name(str(values.get("uid", share.uid))):
             raise _Failed(f"uid: '{values['uid']}' is no name of an account")
@@ -241,7 +241,7 @@ class AdminActions:
         values |= {name: grantee(parameters[name]) for name in ("owner", "target") if name in parameters}
         changed = await grants.overwrite(share, values)
         if changed is None:
-            raise _Failed(f"No such share on '{parameters['serverName']}': '{parameters['id']}'")
+            raise _Failed(f"No such share on '{parameters['serverName']}'")
         event("share changed by an administrator", share=share.id[:6], changed=",".join(sorted(values)))
         kind = "one-time share" if changed.one_time else "share"
         return Outcome(

@@ -34,6 +34,7 @@ UNKNOWN_SESSION = 432  # the protocol's own status: unknown security session
 _CONTEXT = "uftpd.context"
 _NO_ADDRESS = "0.0.0.0"  # stands for a peer without address
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})
+_SHARE_ID = re.compile(r"(/rest/+(?:access|share)/+[^/]+/+[^/]{8})[^/]*")  # secret: logs have its beginning
 _CLIENT_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # These two stand in every reply, whoever makes it.
@@ -174,7 +175,7 @@ class Edge:
                 "id": context.request_id,
                 "peer": str(context.peer),
                 "method": scope["method"],
-                "path": scope["path"],
+                "path": _SHARE_ID.sub(r"\1...", scope["path"]),
                 "status": status,
                 "seconds": self._clock() - start,
             }

@@ -30,7 +30,8 @@ from uftpd.auth.nodes.registry import LogicalServer
 from uftpd.auth.pages import PasswordView, password_page, prefers_page
 from uftpd.auth.pages.views import PASSWORD_FIELD
 from uftpd.auth.services import Services
-from uftpd.auth.shares.model import ANONYMOUS, Share, is_share_id
+from uftpd.auth.shares.model import ANONYMOUS, NO_SUCH_SHARE, Share, is_share_id
+from uftpd.auth.shares.owners import check_owner
 from uftpd.auth.shares.passwords import MAX_PASSWORD_BYTES
 
 COOKIE_SECONDS: Final = 3600
@@ -101,9 +102,9 @@ def split_address(raw_path: bytes) -> tuple[str, str, tuple[bytes, ...], bool]:
     try:
         first, second, server, share_id = (piece.decode("utf-8") for piece in pieces[:4])
     except ValueError:
-        raise _no_share("") from None
+        raise NotFound(NO_SUCH_SHARE) from None
     if (first, second) != _PREFIX:
-        raise _no_share(share_id)
+        raise NotFound(NO_SUCH_SHARE)
     parts: list[bytes] = []
     for piece in pieces[4:]:
         if piece == b".":
@@ -119,22 +120,6 @@ def split_address(raw_path: bytes) -> tuple[str, str, tuple[bytes, ...], bool]:
     if len(parts) > 256:
         raise NotFound("No file can be so deep in a share")
     return server, share_id, tuple(parts), slash
-
-
-def _address_of(request: Request) -> tuple[str, str, tuple[bytes, ...], bool]:
-    """As `split_address`; whoever reads the log shall not be able to use the share."""
-    context = context_of(request)
-    context.facts["path"] = "/rest/access/..."
-    found = split_address(request.scope["raw_path"])
-    server, share_id, parts, slash = found
-    names = "".join(f"/{part.decode('utf-8', 'backslashreplace')}" for part in parts)
-    context.facts["path"] = f"/rest/access/{server[:64]}/{share_id[:8]}...{names}{'/' * slash}"
-    return found
-
-
-def _no_share(share_id: str) -> NotFound:
-    shown = share_id if is_share_id(share_id) else ""
-    return NotFound(f"No such share: '{shown}', please check your URL")
 
 
 class Entrance:
@@ -159,14 +144,15 @@ class Entrance:
             RequestError: credentials are wrong, or that cannot be found out now.
         """
         context = context_of(request)
-        name, share_id, parts, slash = _address_of(request)
+        name, share_id, parts, slash = split_address(request.scope["raw_path"])
         server = self._services.registry.servers.get(name)
         if server is None or not self._shares.covers(name):
             raise NotFound(f"No such server: '{name[:64]}', please check your URL")
         share = await self._lookups.find(share_id) if is_share_id(share_id) else None
         if share is None or share.server != name:
-            raise _no_share(share_id)
+            raise NotFound(NO_SUCH_SHARE)
         context.facts |= {"server": name, "share": share.id[:8]}
+        await check_owner(share, self._services.sources, context)
         if parts and not share.directory:
             raise NotFound("This share is a single file: there is nothing below it")
         person = await self._person(request, share)
@@ -199,10 +185,10 @@ class Entrance:
 
     async def log_in(self, request: Request) -> Response:
         """The form of the password page: gives the cookie, and leads to where the person wanted to go."""
-        name, share_id, _, _ = _address_of(request)
+        name, share_id, _, _ = split_address(request.scope["raw_path"])
         share = await self._lookups.find(share_id) if is_share_id(share_id) else None
         if share is None or share.server != name or not self._shares.covers(name):
-            raise _no_share(share_id)
+            raise NotFound(NO_SUCH_SHARE)
         context_of(request).facts |= {"server": name, "share": share.id[:8]}
         body = await read_body(request, self._services.config.limits)
         try:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from uftpd.auth.errors import NotFound, RequestError
 from uftpd.auth.shares import claims, rows
 from uftpd.auth.shares.claims import LEASE_SECONDS, Wanted
-from uftpd.auth.shares.model import Share
+from uftpd.auth.shares.model import NO_SUCH_SHARE, Share
 from uftpd.auth.shares.progress import Interval
 from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store, StoreUnavailable
@@ -253,7 +253,7 @@ class Grants:
             lambda connection: claims.take(connection, share.id, holder, wanted, self._clock())
         )
         if outcome is claims.Refusal.OVER:
-            raise NotFound(f"No such share: '{share.id}', please check your URL")
+            raise NotFound(NO_SUCH_SHARE)
         if outcome is claims.Refusal.IN_USE:
             raise ShareInUse
         assert isinstance(outcome, str)  # noqa: S101 - for the type checker

@@ -15,6 +15,7 @@ ANONYMOUS: Final = canonical(ANONYMOUS_DN)
 
 ID_BYTES: Final = 18  # 144 bits, 24 characters: the id is all that protects a share for anybody
 MAX_ID_CHARACTERS: Final = 64
+NO_SUCH_SHARE: Final = "No such share, please check your URL"  # without the id, a secret: errors are logged
 
 
 class ShareAccess(IntEnum):

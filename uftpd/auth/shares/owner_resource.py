@@ -20,7 +20,7 @@ from uftpd.auth.services import Services
 from uftpd.auth.session import group_list, path_patterns, require_up
 from uftpd.auth.shares import describe
 from uftpd.auth.shares.looking import checked
-from uftpd.auth.shares.model import Share, ShareAccess, is_share_id, new_share_id
+from uftpd.auth.shares.model import NO_SUCH_SHARE, Share, ShareAccess, is_share_id, new_share_id
 from uftpd.auth.shares.owner_requests import (
     MAX_NAME_CHARACTERS,
     ShareRequest,
@@ -284,7 +284,7 @@ class OwnerResource:
         update = parse_share_update(await read_body(request, self._services.config.limits))
         values = await self._changes(caller, server, share, update, context.request_id)
         if values and await self._grants.overwrite(share, values) is None:
-            raise _no_such_share(share.id)
+            raise NotFound(NO_SUCH_SHARE)
         context.outcome = "share changed"
         context.facts |= {"server": server.name, "share": share.id[:6], "changed": ",".join(sorted(values))}
         return JSONResponse(dict(update.answers))
@@ -362,7 +362,7 @@ class OwnerResource:
         await self._grants.write_counts()
         share = await self._grants.get(share_id, server.name) if is_share_id(share_id) else None
         if share is None:
-            raise _no_such_share(share_id)
+            raise NotFound(NO_SUCH_SHARE)
         if share.owner != _owner(caller):
             raise NotAllowed("This share is not yours")
         return share
@@ -380,10 +380,6 @@ def server_with_shares(services: Services, name: str) -> LogicalServer:
     if not services.config.shares.covers(name):
         raise NotFound(f"Nothing of '{name}' can be shared")
     return server
-
-
-def _no_such_share(share_id: str) -> NotFound:
-    return NotFound(f"No such share: '{share_id}', please check your URL")
 
 
 def _owner(caller: Caller) -> str:

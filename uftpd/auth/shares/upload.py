@@ -27,7 +27,7 @@ from uftpd.auth.shares.entrance import Entrance, Visit
 from uftpd.auth.shares.failures import as_request_error
 from uftpd.auth.shares.flow import Flow
 from uftpd.auth.shares.grants import Wanted
-from uftpd.auth.shares.model import ShareAccess
+from uftpd.auth.shares.model import NO_SUCH_SHARE, ShareAccess
 from uftpd.auth.shares.objects import Objects
 from uftpd.auth.shares.pool import Plain
 from uftpd.auth.shares.representation import may_write, version_of
@@ -66,6 +66,8 @@ class Upload:
         conditions = {name: ", ".join(found) for name in _CONDITIONS if (found := request.headers.getlist(name))}
         # Of two writers with conditions, or of two of one file, the second one sees what the first has made.
         async with self._turn((visit.share.id, visit.path)):
+            if await self._services.grants.get(visit.share.id, visit.share.server) is None:
+                raise NotFound(NO_SUCH_SHARE)  # withdrawn while this one waited
             there = await self._there(visit)
             if there is not None and there.is_dir:
                 raise RequestError("There is a directory of that name", status=409)

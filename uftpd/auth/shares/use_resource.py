@@ -32,8 +32,9 @@ from uftpd.auth.services import Services
 from uftpd.auth.session import GrantedSession, open_session, require_up
 from uftpd.auth.shares.grants import Wanted
 from uftpd.auth.shares.looking import still_a_file
-from uftpd.auth.shares.model import ANONYMOUS, Share, ShareAccess, is_share_id
+from uftpd.auth.shares.model import ANONYMOUS, NO_SUCH_SHARE, Share, ShareAccess, is_share_id
 from uftpd.auth.shares.owner_resource import server_with_shares
+from uftpd.auth.shares.owners import check_owner
 from uftpd.auth.shares.paths import and_above, below, normalised, normalised_below
 from uftpd.auth.shares.reach import share_rate, start_of, transfer_request
 
@@ -103,7 +104,7 @@ class UseResource:
         share_id = request.path_params["id"]
         share = await self._grants.get(share_id, server.name) if is_share_id(share_id) else None
         if share is None:
-            raise NotFound(f"No such share: '{share_id}', please check your URL")
+            raise NotFound(NO_SUCH_SHARE)
         if not share.admits(canonical(caller.identity.dn)):
             raise NotAllowed("This is shared with somebody else")
         path = normalised_below(_asked_path(fields))
@@ -172,10 +173,14 @@ class UseResource:
         context = context_of(request)
         share = shares[0]
         context.facts |= {"server": server.name, "share": share.id[:6], "user": share.uid}
+        for used in shares:
+            await check_owner(used, self._services.sources, context)
         password = (text_field(fields, "password") or "").encode()
         if not await self._services.passwords.admits(share, password, context.peer):
             raise NotAllowed("This share needs its password")
-        if not boolean_field(fields, "send", True) and share.access < ShareAccess.WRITE:
+        # Shares of a time when the site allowed more are for reading now.
+        writable = share.access >= ShareAccess.WRITE and self._settings.allow_write
+        if not boolean_field(fields, "send", True) and not writable:
             raise NotAllowed(f"Not allowed to write to '{share.path}'")
         addresses = await client_addresses(context.peer, context.forwarded, None)
         for file in shares:
@@ -188,7 +193,7 @@ class UseResource:
                 raise BadRequest("This server's data node is too old for sessions on shares; use the http link")
             return transfer_request(
                 share,
-                write=share.access >= ShareAccess.WRITE,
+                write=writable,
                 client_ip=addresses,
                 below=part,
                 among=[other.name for other in shares[1:]],
