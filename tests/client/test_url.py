@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uftp.client.url import escape_pattern, is_url, parse_url, session_directory
+from uftp.client.url import is_url, parse_url, session_directory
 from uftp.errors import UsageError
 
 SERVICE = "https://auth.example.org:9000/rest/auth/TEST"
@@ -126,8 +124,3 @@ def test_a_session_directory_holds_all_it_is_for(found: list[bytes]) -> None:
     directory = session_directory(urls)
     assert all(path.startswith(directory) for path in found)
     assert directory == b"" or directory.endswith(b"/")
-
-
-def test_a_pattern_for_one_name() -> None:
-    assert escape_pattern(b"a*[b]?") == b"a[*][[]b][?]"
-    assert os.fsencode("ok") == b"ok"

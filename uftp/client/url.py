@@ -172,11 +172,6 @@ def _literal(match: re.Match[bytes]) -> bytes:
     return b"[" + byte + b"]" if byte in b"*?[" else byte
 
 
-def escape_pattern(path: bytes) -> bytes:
-    """A pattern that matches `path` alone."""
-    return _WILDCARDS.sub(lambda match: b"[" + match[0] + b"]", path)
-
-
 def has_wildcards(component: bytes) -> bool:
     """Whether a pattern, or one component of it, can match other names than itself."""
     return _WILDCARDS.search(component) is not None

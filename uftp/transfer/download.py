@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -26,8 +26,6 @@ from uftp.transfer.verify import agrees
 
 if TYPE_CHECKING:
     from uftp.client.record_transfers import Retrieval, Transfer
-
-_DEVICES: Final = (b"/dev/zero", b"/dev/null")
 
 
 class OpenTarget(Protocol):

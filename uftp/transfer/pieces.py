@@ -110,8 +110,3 @@ def split_rest(length: int, piece_size: int, there: Iterable[tuple[int, int]]) -
             yield Piece(position, step)
             position += step
         position = max(position, offset + size)
-
-
-def count_pieces(length: int, piece_size: int) -> int:
-    """How many pieces `split` yields."""
-    return max(1, -(-length // piece_size))

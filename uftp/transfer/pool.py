@@ -75,11 +75,6 @@ class SessionPool:
         """Whether there is no session and none can be had."""
         return self._fatal is not None
 
-    @property
-    def is_at_limit(self) -> bool:
-        """Whether the server has refused a further session, not long ago."""
-        return self._fewer is not None
-
     def allow(self, limit: int) -> None:
         """Let the pool grow to `limit` sessions, as far as the server grants them."""
         if limit > self._limit:

@@ -80,11 +80,6 @@ class WorkQueue:
         self._planner = trio.lowlevel.ParkingLot()
         self._token: trio.lowlevel.TrioToken | None = None
 
-    @property
-    def unsettled(self) -> int:
-        """How much of what was put in is not settled."""
-        return self._open
-
     async def put(self, work: PieceWork | BatchWork) -> None:
         """Queue work of the planner's; waits while there is enough of its kind."""
         if self._token is None:
