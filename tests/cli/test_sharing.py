@@ -152,6 +152,14 @@ def test_an_interrupted_one_time_download_is_gone_on_with(site: Site, here: Path
     site.get(here, link, "again", code=4)
 
 
+def test_a_link_given_to_cp_is_told_of_get_share(site: Site, here: Path) -> None:
+    site.file("linked")
+    done = uftp("cp", "--ca", site.ca, "-u", "anonymous", site.link(site.place("linked")), "x", cwd=here)
+    assert done.code == 2
+    assert "uftp get-share" in done.err
+    assert files(here) == {}
+
+
 def test_for_one_person(site: Site, here: Path) -> None:
     site.file("private")
     link = site.link("-a", "CN=joe,O=UFTP standalone", site.place("private"))

@@ -59,8 +59,9 @@ class Reports:
             if not self._settings.quiet:
                 click.echo(printable(_action(result)))
         elif self._settings.verbose or self._each_rate:
-            rate = human_size(result.bytes / result.seconds) if result.seconds else "-"
-            measured = f" [{result.bytes} bytes] [{rate}/s]" if result.action == "copy" else ""
+            # Small files that go together are not timed one by one.
+            rate = f" [{human_size(result.bytes / result.seconds)}/s]" if result.seconds else ""
+            measured = f" [{result.bytes} bytes]{rate}" if result.action == "copy" else ""
             click.echo(one_line(f"{_action(result).removeprefix('copy ')}{measured}"), err=True)
 
     def _print_pending(self) -> None:

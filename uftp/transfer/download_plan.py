@@ -82,7 +82,9 @@ async def find_roots(
                     continue
                 if to_stdout:
                     raise _no_stream(url, entry.path)
-                raise UsageError(f"{url.display()}: is a directory; use -r to copy it with all that is in it")
+                link = url.kind == "access" and not url.path  # of a single file, too: the session has it in a directory
+                hint = "; `uftp get-share` fetches what a link leads to" if link else ""
+                raise UsageError(f"{url.display()}: is a directory; use -r to copy it with all that is in it{hint}")
             name = entry.path.rpartition(b"/")[2]
             found.append((Root(entry.path, b"" if name in (b".", b"..") else name, entry.info.is_dir), entry.info))
     return found
