@@ -1,7 +1,7 @@
 """Bodies that are sent as they come, and end with their connection if they cannot be finished.
 
 A client knows a whole body by its length or its last chunk. So whatever goes wrong in the middle, nothing may look like
-an end: the reply is left unfinished, and the server closes the connection with a reset (`uftpd.auth.server`).
+an end: the reply is left unfinished, and the server closes the connection with a reset (`uftpd.auth.http_connection`).
 """
 
 from __future__ import annotations
