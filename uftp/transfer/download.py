@@ -244,13 +244,15 @@ class Download(FileTask):
         found = await self._look_before(session)
         return b"%d %d" % (found.size, found.mtime_ns or 0)
 
-    async def is_there(self, session: FTPSession) -> bool:
+    async def is_there(self, session: FTPSession, done_at: int) -> bool:
         def look() -> bool:
             try:
                 found = os.stat(self.place())
             except OSError:
                 return False
-            return stat.S_ISREG(found.st_mode) and found.st_size == self.length
+            if not stat.S_ISREG(found.st_mode) or found.st_size != self.length:
+                return False
+            return found.st_ctime_ns <= done_at or (self._options.preserve and found.st_mtime_ns == self._info.mtime_ns)
 
         return await trio.to_thread.run_sync(look)
 

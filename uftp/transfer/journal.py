@@ -6,7 +6,7 @@ the same copy works without a journal. When all is copied the file is removed.
 
 A range counts as done only when its bytes are on the disk, and the record of it is, too. Syncing is done in batches
 and beside the transfers; what was not recorded is copied again. Of small files a digest of name, size and time is
-kept, for a million of them.
+kept, for a million of them, and when that was: a file here that was touched later is not what was copied.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import struct
 import threading
 import time
@@ -35,6 +36,7 @@ _SWEEP_SECONDS: Final = 30 * 24 * 3600  # journals nobody came back to
 _HEAD: Final = struct.Struct(">cI")
 _SUM: Final = struct.Struct(">I")
 _RANGE: Final = struct.Struct(">8sQQ32s")
+_TIME: Final = struct.Struct(">q")
 _VERSION: Final = 1
 _LOOKED_AT: Final = 256 * 1024 * 1024  # bytes of a part file that are compared again before a copy goes on
 
@@ -102,14 +104,15 @@ class Journal:
     Attributes:
         unfinished: files of an earlier run, by `file_key`.
         was_there: whether there was an earlier run.
-        about: what it noted of itself at its beginning, or this run did.
+        about: what it noted of itself at its beginning, or this run did; with a `salt`, that no other journal has.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
         self.unfinished: dict[bytes, Unfinished] = {}
         self._path = path
         self._fd = fd
-        self._done: set[bytes] = set()
+        self._done: dict[bytes, int] = {}
+        self._done_at = 0
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._begun: dict[bytes, bytes] = {}  # records that come before the first range of a file
@@ -146,7 +149,7 @@ class Journal:
         try:
             journal = cls(path, fd)
             if not journal.was_there:
-                journal.about = {"version": _VERSION, **about}
+                journal.about = {"version": _VERSION, "salt": secrets.token_hex(8), **about}
                 journal._append(_record(b"H", json.dumps(journal.about).encode()), sync=False)
         except BaseException:
             os.close(fd)
@@ -181,7 +184,9 @@ class Journal:
     def _take(self, kind: bytes, payload: bytes) -> None:
         if kind == b"D":
             for start in range(0, len(payload), _DONE_BYTES):
-                self._done.add(payload[start : start + _DONE_BYTES])
+                self._done[payload[start : start + _DONE_BYTES]] = self._done_at
+        elif kind == b"T":
+            (self._done_at,) = _TIME.unpack(payload)
         elif kind == b"U":
             key, length = payload[:KEY_BYTES], payload[KEY_BYTES]
             body = payload[KEY_BYTES + 1 :]
@@ -207,6 +212,15 @@ class Journal:
     def is_done(self, key: bytes) -> bool:
         """Whether an earlier run has brought the file with this `done_key` to its end."""
         return key in self._done
+
+    def done_at(self, key: bytes) -> int | None:
+        """When that was at the latest, in nanoseconds since 1970 by the clock here; None if it was not."""
+        return self._done.get(key)
+
+    @property
+    def salt(self) -> bytes:
+        """What makes names of this journal's that no copy with another one gives."""
+        return str(self.about.get("salt", "")).encode()
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -262,6 +276,7 @@ class Journal:
                 syncs, self._syncs = self._syncs, {}
                 small, self._small = self._small, []
                 ended, self._ended = self._ended, []
+            done_at = time.time_ns()
             failed = set()
             for key, sync in syncs.items():
                 try:
@@ -276,7 +291,7 @@ class Journal:
                     digests = b""
             self._kept += len(digests) // _DONE_BYTES
             with self._lock:
-                lines = [*ended, _record(b"D", digests)] if digests else ended
+                lines = [*ended, _record(b"T", _TIME.pack(done_at)), _record(b"D", digests)] if digests else ended
                 for key, done in ranges:
                     if key not in failed:
                         begun = self._begun.pop(key, None)
@@ -381,6 +396,8 @@ def _is_well_formed(kind: bytes, payload: bytes) -> bool:
             return len(payload) > KEY_BYTES and len(payload) > KEY_BYTES + payload[KEY_BYTES]
         case b"R":
             return len(payload) == _RANGE.size
+        case b"T":
+            return len(payload) == _TIME.size
         case b"E":
             return len(payload) == KEY_BYTES
     return False

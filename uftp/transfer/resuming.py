@@ -11,25 +11,30 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import stat
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
+from uftp.client.many import checksum_many
+from uftp.client.session import FTPSession
 from uftp.client.wording import printable
 from uftp.errors import UFTPError
-from uftp.protocol.facts import FileInfo
 from uftp.protocol.names import part_name
+from uftp.streams import hash_file
 from uftp.transfer.batch import Batch, SmallFile
 from uftp.transfer.journal import DoneRange, Journal, done_key, file_key, journal_directory
+from uftp.transfer.local import Source
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece
 from uftp.transfer.plan import join
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState
 from uftp.transfer.task import FileTask
+from uftp.transfer.verify import best_algorithm
 
 _FLUSH_SECONDS: Final = 2.0  # what a kill can cost
 _FLUSH_BYTES: Final = 64 * 1024 * 1024  # as soon as so much has come, but not more often than:
@@ -93,6 +98,16 @@ def _what_counts(options: CopyOptions) -> str:
     return repr((options.recursive, options.preserve, options.byte_range, options.links))
 
 
+class _Found(NamedTuple):
+    """What is in the target's directory. `changed_ns` is the time of its last change of any kind, known here only."""
+
+    name: bytes
+    is_dir: bool
+    size: int
+    mtime_ns: int | None
+    changed_ns: int
+
+
 class Resuming:
     """See the module.
 
@@ -113,7 +128,7 @@ class Resuming:
         self._keys: dict[FileTask, bytes] = {}
         self._flushed = time.monotonic()
         self._broken = False
-        self._listed: tuple[bytes, dict[bytes, FileInfo]] | None = None
+        self._listed: tuple[bytes, dict[bytes, _Found]] | None = None
 
     @property
     def begun(self) -> bool:
@@ -131,7 +146,8 @@ class Resuming:
         key = file_key(task.source.encode("utf-8", "surrogateescape"), task.place())
         try:
             fingerprint = await self._pool.call(task.fingerprint)
-            part = part_name(hashlib.blake2b(key + fingerprint, digest_size=8).digest())
+            # Of this journal alone: another copy to the same place would put its own bytes, and its end, into one part.
+            part = part_name(hashlib.blake2b(self._journal.salt + key + fingerprint, digest_size=8).digest())
             directory, slash, _ = task.place().rpartition(b"/")
             path = directory + slash + part
             ranges = await self._known(task, key, fingerprint, part, path)
@@ -199,10 +215,11 @@ class Resuming:
         if not self._journal.knows_done_files:
             return False
         identity = await trio.to_thread.run_sync(task.identity)
-        if identity is None or not self._journal.is_done(done_key(task.place(), identity)):
+        done_at = None if identity is None else self._journal.done_at(done_key(task.place(), identity))
+        if done_at is None:
             return False
         try:
-            return await self._pool.call(task.is_there)
+            return await self._pool.call(lambda session: task.is_there(session, done_at))
         except UFTPError:
             return False
 
@@ -211,28 +228,57 @@ class Resuming:
         taken_as_done = bool(self._options.resume and self._options.preserve)
         if batch.fresh or not (self._journal.knows_done_files or taken_as_done):
             return batch.files
-        known = [self._journal.is_done(key) for key in _keys_of(batch, batch.files)]
-        if not any(known) and not taken_as_done:
+        known = [self._journal.done_at(key) for key in _keys_of(batch, batch.files)]
+        if not taken_as_done and all(done_at is None for done_at in known):
             return batch.files
         there = await self._entries(batch)
-        left = []
-        for file, is_known in zip(batch.files, known, strict=True):
+        same: set[bytes] = set()
+        unsure: list[SmallFile] = []
+        for file, done_at in zip(batch.files, known, strict=True):
             found = there.get(file.name)
-            same = found is not None and not found.is_dir and found.size == file.size
-            if self._options.preserve and found is not None:
-                same = same and found.mtime_ns == file.mtime_ns
-            if not (same and (is_known or taken_as_done)):
-                left.append(file)
-        return left
+            if found is None or found.is_dir or found.size != file.size or (done_at is None and not taken_as_done):
+                continue
+            if self._options.preserve:
+                if found.mtime_ns == file.mtime_ns:
+                    same.add(file.name)
+            elif batch.upload:
+                unsure.append(file)  # the server's clock is another one: only contents tell
+            elif done_at is not None and found.changed_ns <= done_at:
+                same.add(file.name)
+        if unsure:
+            same |= await self._equal(batch, unsure)
+        return [file for file in batch.files if file.name not in same]
 
-    async def _entries(self, batch: Batch) -> dict[bytes, FileInfo]:
+    async def _equal(self, batch: Batch, files: Sequence[SmallFile]) -> set[bytes]:
+        """The files of an upload whose targets have the same bytes; none where the server computes no checksums."""
+        targets = [join(batch.target_directory, file.name) for file in files]
+        theirs: list[str | UFTPError] = []
+
+        async def ask(session: FTPSession) -> str | None:
+            algorithm = best_algorithm(session.dialect.features)
+            if algorithm is not None:
+                theirs.clear()
+                await checksum_many(session, targets, algorithm, theirs)
+            return algorithm
+
+        try:
+            algorithm = await self._pool.call(ask)
+        except UFTPError:
+            return set()
+        if algorithm is None:
+            return set()
+        ours = await trio.to_thread.run_sync(_digests, batch.source_directory, files, algorithm)
+        return {file.name for file, our, their in zip(files, ours, theirs, strict=True) if our and our == their}
+
+    async def _entries(self, batch: Batch) -> dict[bytes, _Found]:
         """What is in the target's directory; the batches of one directory come one after the other."""
         directory = batch.target_directory
         if self._listed is not None and self._listed[0] == directory:
             return self._listed[1]
         try:
             if batch.upload:
-                entries = await self._pool.call(lambda session: session.listdir(directory))
+                listed = await self._pool.call(lambda session: session.listdir(directory))
+                entries = [_Found(entry.name, entry.is_dir, entry.size, entry.mtime_ns, 0) for entry in listed]
             else:
                 entries = await trio.to_thread.run_sync(_scan, directory)
         except (UFTPError, OSError):
@@ -279,12 +325,24 @@ def _keys_of(batch: Batch, files: Iterable[SmallFile]) -> list[bytes]:
     return [done_key(join(directory, file.name), b"%d %d" % (file.size, file.mtime_ns or 0)) for file in files]
 
 
-def _scan(directory: bytes) -> list[FileInfo]:
+def _digests(directory: bytes, files: Sequence[SmallFile], algorithm: str) -> list[str]:
+    found = []
+    for file in files:
+        try:
+            with contextlib.closing(Source.open(join(directory, file.name))) as source:
+                found.append(hash_file(source.fd, 0, file.size, algorithm))
+        except OSError:
+            found.append("")
+    return found
+
+
+def _scan(directory: bytes) -> list[_Found]:
     found = []
     with os.scandir(directory or b".") as entries:
         for entry in entries:
             info = entry.stat(follow_symlinks=False)
-            found.append(FileInfo(name=entry.name, is_dir=entry.is_dir(), size=info.st_size, mtime_ns=info.st_mtime_ns))
+            is_file = stat.S_ISREG(info.st_mode)
+            found.append(_Found(entry.name, not is_file, info.st_size, info.st_mtime_ns, info.st_ctime_ns))
     return found
 
 

@@ -116,8 +116,8 @@ class FileTask(ABC):
         """
         raise NotImplementedError
 
-    async def is_there(self, session: FTPSession) -> bool:
-        """Whether the target is there and as long as the source."""
+    async def is_there(self, session: FTPSession, done_at: int) -> bool:
+        """Whether the target is still what was copied there by `done_at`, in nanoseconds since 1970."""
         return False
 
     async def holds(self, session: FTPSession, part: bytes, ranges: Sequence[DoneRange]) -> bool:

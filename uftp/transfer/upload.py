@@ -88,6 +88,7 @@ class Upload(FileTask):
         self._stored = False
         self._verified = False
         self._renaming = False
+        self._begun = False  # something is in the part file
         endless = False
         if size is not None:
             self._size: int | None = size
@@ -182,7 +183,16 @@ class Upload(FileTask):
         if self.ranged and length == 0:
             return b""
         offset = piece.offset if self.ranged else None
-        return await self._store(session, self._part or self._remote, send, offset, length, meter)
+        if self._part is not None and self.ranged and self._begun:
+            await self._check_part(session, self._part)
+        digest = await self._store(session, self._part or self._remote, send, offset, length, meter)
+        self._begun = True
+        return digest
+
+    async def _check_part(self, session: FTPSession, part: bytes) -> None:
+        """A server writes a range into a file that is not there, too: what was in the one before it would be missing."""
+        if await session.stat_or_none(part) is None:
+            raise TransferFailed(f"{self.target}: the unfinished file was removed while it was copied; copy it again")
 
     async def _store(
         self, session: FTPSession, path: bytes, send: Send, offset: int | None, length: int | None, meter: Meter
@@ -357,9 +367,18 @@ class Upload(FileTask):
         self._fingerprint = source_fingerprint(found)
         return self._fingerprint
 
-    async def is_there(self, session: FTPSession) -> bool:
+    async def is_there(self, session: FTPSession, done_at: int) -> bool:
+        # The server's clock is another one, so that only contents tell, or times that the copy itself has set.
         there = await session.stat_or_none(self._remote)
-        return there is not None and not there.is_dir and there.size == self.length
+        if there is None or there.is_dir or there.size != self.length:
+            return False
+        source = await trio.to_thread.run_sync(self._open)
+        try:
+            if self._options.preserve and there.mtime_ns == source.mtime_ns:
+                return True
+            return await agrees(session, self._remote, 0, there.size, local=source.fd) is True
+        finally:
+            source.close()
 
     async def holds(self, session: FTPSession, part: bytes, ranges: Sequence[DoneRange]) -> bool:
         there = await session.stat_or_none(self._beside(part))
@@ -372,6 +391,7 @@ class Upload(FileTask):
                     return False
         finally:
             source.close()
+        self._begun = True
         return True
 
     async def _has(self, session: FTPSession, path: bytes, done: DoneRange, source: Source) -> bool:
@@ -391,6 +411,7 @@ class Upload(FileTask):
         finally:
             source.close()
         await session.rename(self._remote, self._beside(part))
+        self._begun = True
         return there.size
 
     async def remove_part(self, session: FTPSession, part: bytes) -> None:
