@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from uftp.errors import UFTPError
 from uftp.streams import Cancelled, Meter, PlainIncoming, PlainOutgoing, StreamError
 from uftp.transfer.local import LocalTree, Nowhere, Source, Stream, open_target
+from uftp.transfer.local_side import LocalSide
 
 
 def receive(receiver: object, data: bytes) -> int:
@@ -173,3 +175,12 @@ def test_a_source_that_is_written_to_meanwhile_is_noticed(tmp_path: Path) -> Non
     os.utime(path, ns=(0, source.mtime_ns + 1))
     assert not source.is_unchanged()
     source.close()
+
+
+async def test_a_link_that_leads_in_a_circle_hides_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "file").write_bytes(b"x")
+    (listed,) = await LocalSide(os.fsencode(tmp_path), "follow").entries([b""])
+    assert not isinstance(listed, UFTPError)
+    assert [entry.name for entry in listed] == [b"a", b"b", b"file"]

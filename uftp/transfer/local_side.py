@@ -73,9 +73,13 @@ class LocalSide:
             return None
         try:
             info = item.stat(follow_symlinks=self._links == "follow")
-        except FileNotFoundError:
-            # Gone since, or a link to nothing: the copy says which, as it does for a file that cannot be opened.
-            return Entry(name, "file", 0, None, None) if is_link else None
+        except OSError as error:
+            if is_link:
+                # To nothing, in a circle, to what is not for us: the copy says so, as of a file that cannot be opened.
+                return Entry(name, "file", 0, None, None)
+            if isinstance(error, FileNotFoundError):
+                return None  # gone since
+            raise
         mode = info.st_mode
         kind: Kind = "special"
         link = None
