@@ -190,7 +190,7 @@ class Upload(FileTask):
         return digest
 
     async def _check_part(self, session: FTPSession, part: bytes) -> None:
-        """A server writes a range into a file that is not there, too: what was in the one before it would be missing."""
+        """A server writes a range into a file that is not there, too: what was in the one before would be missing."""
         if await session.stat_or_none(part) is None:
             raise TransferFailed(f"{self.target}: the unfinished file was removed while it was copied; copy it again")
 
