@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,17 @@ class Delivering:
             step.mkdir()
             self.site.give(step)
         return self.site.file(path, content)
+
+    def logged(self, *words: str) -> str:
+        """The first line of the log that has all these words; waits for it."""
+        log = self.site.root.parent / "state" / "uftpd.log"
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            for line in log.read_text().splitlines():
+                if all(word in line for word in words):
+                    return line
+            time.sleep(0.05)
+        raise AssertionError(f"no line with {words}")
 
     def processes(self) -> set[int]:
         """Ids of the site's processes: what descends from its first one."""

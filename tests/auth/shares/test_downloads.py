@@ -172,10 +172,11 @@ def test_a_session_that_is_killed_makes_no_short_file(delivering: Delivering) ->
     assert (reply.status, reply.body) == (206, bytes(10))
 
 
-def test_withdrawing_stops_what_is_under_way(delivering: Delivering) -> None:
+@pytest.mark.parametrize("fields", [{}, {"onetime": True}], ids=["any number", "one time"])
+def test_withdrawing_stops_what_is_under_way(delivering: Delivering, fields: dict[str, object]) -> None:
     path = delivering.file(delivering.directory() / "huge", b"")
     os.truncate(path, 300_000_000)
-    url = delivering.share(path)
+    url = delivering.share(path, **fields)
     name = delivering.site.first
     login = ("-u", f"{name}:{delivering.site.password(name)}")
     with half_way(delivering, url) as connection:
@@ -183,6 +184,9 @@ def test_withdrawing_stops_what_is_under_way(delivering: Delivering) -> None:
         assert delivering.curl(*login, "-X", "DELETE", f"{own}?stop=true").status == 200
         assert rest_of(connection) < 299_000_000
     assert delivering.curl(url).status == 404
+    # It is not the client that has ended it.
+    said = delivering.logged("share=" + url.rpartition("/")[2][:8], "info auth: delivery")
+    assert "delivery stopped" in said
 
 
 def test_a_file_that_shrinks_breaks_off(delivering: Delivering) -> None:

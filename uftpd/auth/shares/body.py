@@ -38,6 +38,7 @@ class Sink:
     Attributes:
         sent: bytes that the connection has taken.
         begun: whether the reply has begun.
+        withdrawn: whether the share was, meanwhile; then the connection ends, but it is not the client that has left.
     """
 
     def __init__(self, send: Send, start: Message) -> None:
@@ -45,6 +46,7 @@ class Sink:
         self._start = start
         self.sent = 0
         self.begun = False
+        self.withdrawn = False
 
     async def begin(self) -> None:
         """Send status and headers, if they are not sent yet."""
@@ -120,7 +122,9 @@ class Streamed(Response):
                     failure = error
                     end = End.FAILED
                 nursery.cancel_scope.cancel()
-            if end is End.STOPPED and left:
+            if sink.withdrawn and end is not End.WHOLE:
+                end = End.STOPPED
+            elif end is End.STOPPED and left:
                 end = End.CLIENT_LEFT
             if end is End.WHOLE and not left:
                 await sink.begin()

@@ -9,9 +9,10 @@ its uses nothing is handed out before there is a claim; HEAD, listings, pages an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -250,7 +251,7 @@ class Delivery:
                     scope.cancel()
 
         async def run(sink: Sink) -> None:
-            with self._services.deliveries.running(visit.share.id) as scope:
+            with self._services.deliveries.running(visit.share.id) as scope, _noting_withdrawal(scope, sink):
                 if not claim.counted:
                     await produce(sink)
                 else:
@@ -364,6 +365,15 @@ class Delivery:
                 await claim.release([(0, sent)] if sent else ())
 
         return Streamed(200, headers, self._watched(visit, claim, produce), finish, confirm=claim.counted)
+
+
+@contextlib.contextmanager
+def _noting_withdrawal(scope: trio.CancelScope, sink: Sink) -> Iterator[None]:
+    # Sending that is cancelled ends the connection, which then looks as if the client had left.
+    try:
+        yield
+    finally:
+        sink.withdrawn = scope.cancel_called
 
 
 class _Sending:
