@@ -294,6 +294,16 @@ async def test_a_limited_share_is_given_out_so_many_times(grants: Grants) -> Non
     assert found.downloads == 1
 
 
+async def test_people_behind_one_address_get_as_many_at_once_as_others(grants: Grants) -> None:
+    share = await put(grants, a_share(max_downloads=3))
+    held = [await grants.claim(share, "all", Wanted(size=100)) for _ in range(3)]
+    with pytest.raises(ShareInUse):
+        await grants.claim(share, "all", Wanted(size=100))
+    await held[0].release()
+    held[0] = await grants.claim(share, "all", Wanted(size=100))
+    assert [await claim.settle([(0, 100)]) for claim in held] == [False, False, True]
+
+
 async def test_a_share_without_a_count_needs_no_claim(grants: Grants, store: Store) -> None:
     share = await put(grants, a_share())
     won = await _claims(grants, share, ["a", "a", "b"], Wanted(size=100))

@@ -76,11 +76,11 @@ def take(connection: Connection, share_id: str, holder: str, wanted: Wanted, now
     if lapsed:
         connection.execute(update(shares).where(shares.c.id == share_id).values(spent=spent))
     active = connection.execute(select(share_claims).where(share_claims.c.share_id == share_id)).all()
-    mine = [claim for claim in active if (claim.holder, claim.part) == (holder, wanted.part)]
-    if mine:
-        if wanted.whole:
-            return Refusal.IN_USE
-    elif share.downloads + len({(claim.holder, claim.part) for claim in active}) >= share.uses:
+    # Each whole object is a use, and so are all parts together that one holder takes of one.
+    wholes = [claim for claim in active if claim.size < 0 or claim.reserved >= claim.size]
+    in_parts = {(claim.holder, claim.part) for claim in active if claim not in wholes}
+    goes_on = not wanted.whole and any((claim.holder, claim.part) == (holder, wanted.part) for claim in active)
+    if not goes_on and share.downloads + len(wholes) + len(in_parts) >= share.uses:
         return Refusal.IN_USE
     if wanted.size is None:
         if row.tries > share.uses * _UNFINISHED_ARCHIVES:
