@@ -180,6 +180,10 @@ def test_with_a_password(site: Site, here: Path, tmp_path: Path) -> None:
     site.get(here, "--link-password-file", wrong, link, code=3)
     site.get(here, "--link-password-file", right, link)
     assert files(here) == {"secret": b"content\n"}
+    wrong.write_text("\n")
+    assert "is empty" in site.share("--link-password-file", wrong, site.place("secret/"), code=2).err
+    site.share("-U", link.rpartition("/")[2], "--link-password-file", wrong, site.server)
+    site.get(here, link, "open")
 
 
 def test_listing_changing_and_withdrawing(site: Site, here: Path) -> None:

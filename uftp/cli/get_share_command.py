@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uftp.cli.runner import one_line, run_async
-from uftp.cli.settings import Settings, ask_secret, common_options
+from uftp.cli.settings import Settings, ask_secret, common_options, first_line
 from uftp.client.url import is_url
-from uftp.errors import AuthenticationFailed, LocalFileError, NetworkError, NotFound, Refused, UsageError
+from uftp.errors import AuthenticationFailed, NetworkError, NotFound, Refused, UsageError
 
 if TYPE_CHECKING:
     import httpx2
@@ -122,7 +122,7 @@ class _Job:
     async def _password(self) -> str:
         if self._ask:
             return await ask_secret("Password of the link: ")
-        return _first_line(self._password_file) if self._password_file is not None else ""
+        return first_line(self._password_file) if self._password_file is not None else ""
 
     # -- UFTP -------------------------------------------------------------------------------------------------------
 
@@ -206,13 +206,3 @@ class _Job:
             await download.tree(facts.entry, facts.entries, directory, shown=target, at_once=at_once)
         finally:
             os.close(directory)
-
-
-def _first_line(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.readline().rstrip("\r\n")
-    except OSError as error:
-        raise LocalFileError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise LocalFileError(f"{path}: not UTF-8") from None

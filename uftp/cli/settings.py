@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from uftp.errors import UsageError
+from uftp.errors import LocalFileError, UsageError
 
 if TYPE_CHECKING:
     from uftp.client.credentials import Credential
@@ -186,6 +186,21 @@ class Settings:
         endpoint = self.endpoint(url)
         ca = self.ca or (endpoint.ca if endpoint is not None else None)
         return os.path.expanduser(ca) if ca is not None else None
+
+
+def first_line(path: str) -> str:
+    """The first line of a file that holds a secret.
+
+    Raises:
+        LocalFileError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline().rstrip("\r\n")
+    except OSError as error:
+        raise LocalFileError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise LocalFileError(f"{path}: not UTF-8") from None
 
 
 async def ask_secret(prompt: str) -> str:

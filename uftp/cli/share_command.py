@@ -14,9 +14,9 @@ import click
 from uftp.cli.lifetimes import parse_lifetime, show_lifetime
 from uftp.cli.output import print_json, print_name
 from uftp.cli.runner import one_line, run_async
-from uftp.cli.settings import Settings, ask_secret, common_options
+from uftp.cli.settings import Settings, ask_secret, common_options, first_line
 from uftp.client.url import RemoteUrl, is_url, parse_url
-from uftp.errors import LocalFileError, NotFound, PeerBrokeProtocol, UsageError
+from uftp.errors import NotFound, PeerBrokeProtocol, UsageError
 
 if TYPE_CHECKING:
     from uftp.client.session import FTPSession
@@ -212,20 +212,15 @@ async def _changes(settings: Settings, options: Options, url: RemoteUrl, *, name
 
 async def _link_password(options: Options) -> str | None:
     if options.link_password:
-        return await ask_secret("Password for the link: ")
-    if options.link_password_file is None:
+        password = await ask_secret("Password for the link: ")
+    elif options.link_password_file is not None:
+        password = first_line(options.link_password_file)
+    else:
         return None
-    return _first_line(options.link_password_file)
-
-
-def _first_line(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.readline().rstrip("\r\n")
-    except OSError as error:
-        raise LocalFileError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise LocalFileError(f"{path}: not UTF-8") from None
+    if not password and options.update is None:
+        # To the server it means that there is none.
+        raise UsageError("the password for the link is empty; leave the option out if there is to be none")
+    return password
 
 
 async def _absolute(settings: Settings, url: RemoteUrl) -> str:
