@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import queue
 import re
 import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
 _BLOCK: Final = 256 * 1024
-_HELD: Final = 512  # blocks on their way in one direction: 128 MiB, more than any line here holds
+_HELD: Final = 256 * 1024 * 1024  # bytes on their way in one direction: more than any line here holds
 _PORT = re.compile(rb"\b229 [^\r\n]*\(\|\|\|([0-9]{1,5})\|\)")
 _TAIL: Final = 256  # of a reply that may go on in the next block
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -40,6 +40,35 @@ class _Pair:
 
     def __post_init__(self) -> None:
         self.moving.set()
+
+
+class _Held:
+    """What is on its way in one direction, bounded in bytes: blocks are of any size."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[tuple[float, bytes]] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+
+    def put(self, due: float, data: bytes) -> None:
+        """Add a block that arrives at `due`; waits while the line is full."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < _HELD)
+            self._bytes += len(data)
+            self._blocks.append((due, data))
+            self._changed.notify_all()
+
+    def get(self) -> tuple[float, bytes]:
+        """The oldest block, when there is one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._blocks)
+            return self._blocks.popleft()
+
+    def gone(self, size: int) -> None:
+        """So many bytes have arrived."""
+        with self._changed:
+            self._bytes -= size
+            self._changed.notify_all()
 
 
 class DelayingProxy:
@@ -117,7 +146,8 @@ class DelayingProxy:
 
     def _join(self, client: socket.socket, port: int, control: bool) -> None:
         client.settimeout(None)
-        time.sleep(self._delay)  # of the connection's own round trip; the other half passes with the first bytes
+        # The client thinks it is connected; what it sends at once should arrive a round trip and a half after it began.
+        time.sleep(2 * self._delay)
         try:
             server = socket.create_connection((self._server[0], port), timeout=20)
         except OSError:
@@ -148,7 +178,7 @@ class DelayingProxy:
     def _pass(self, pair: _Pair, source: socket.socket, target: socket.socket, count: Callable[[int], None]) -> None:
         """One direction, to its end. With a delay a second thread takes what is due."""
         if self._delay:
-            held: queue.Queue[tuple[float, bytes]] = queue.Queue(_HELD)
+            held = _Held()
             sender = threading.Thread(target=self._send_later, args=(pair, held, target), daemon=True)
             sender.start()
         tail = b""
@@ -162,14 +192,14 @@ class DelayingProxy:
             elif not pair.control:
                 count(len(data))
             if self._delay:
-                held.put((time.monotonic() + self._delay, data))
+                held.put(time.monotonic() + self._delay, data)
                 if not data:
                     sender.join()
                     return
             elif not self._send(pair, target, data):
                 return
 
-    def _send_later(self, pair: _Pair, held: queue.Queue[tuple[float, bytes]], target: socket.socket) -> None:
+    def _send_later(self, pair: _Pair, held: _Held, target: socket.socket) -> None:
         going = True
         while True:
             due, data = held.get()
@@ -177,6 +207,7 @@ class DelayingProxy:
             if wait > 0:
                 time.sleep(wait)
             going = going and self._send(pair, target, data)
+            held.gone(len(data))
             if not data:
                 return
 
