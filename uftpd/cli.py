@@ -228,7 +228,12 @@ def import_config(auth: Path | None, data: Path | None, into: Path, root: Path |
 
 
 @cli.command()
-@click.option("--state", type=_EXISTING, metavar="DIR", help="Directory for everything that is kept.")
+@click.option(
+    "--state",
+    type=_EXISTING,
+    metavar="DIR",
+    help="Directory for everything that is kept.  [default: ~/.local/state/uftpd; for root /var/lib/uftpd]",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDR", help="Address to listen on.")
 @click.option("--auth-port", type=_PORT, default=9000, show_default=True, metavar="N", help="0 picks a free port.")
 @click.option("--ftp-port", type=_PORT, default=64434, show_default=True, metavar="N", help="0 picks a free port.")
