@@ -29,11 +29,14 @@ from sharing import (
 )
 
 from uftp.protocol.command_port import Access as RequestAccess
-from uftp.protocol.command_port import Purpose
+from uftp.protocol.command_port import Purpose, TransferRequest
 from uftp.protocol.command_replies import PingReply
 from uftp.protocol.dn import canonical
+from uftpd.auth.attributes.rates import parse_rate
 from uftpd.auth.requests import SESSION_TAG
+from uftpd.auth.shares import pool
 from uftpd.auth.shares.model import Share, ShareAccess, new_share_id
+from uftpd.auth.shares.reach import transfer_request
 
 pytestmark = pytest.mark.slow
 
@@ -709,6 +712,26 @@ async def test_a_share_of_somebody_who_lost_the_account_is_dead(
         share = await _of_before(site, path=site.file("x"))
         assert (await site.use(share.id)).status_code == status
         assert (await site.call("GET", f"/rest/access/DATA/{share.id}", None)).status_code == status
+
+
+async def test_a_rate_holds_for_links_too(start_auth: StartAuth, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+
+    def noted(share: Share, **more: Any) -> TransferRequest:
+        rates.append(more["rate_limit"])
+        return transfer_request(share, **more)
+
+    monkeypatch.setattr(pool, "transfer_request", noted)
+    mapping = {
+        OTHER: {"role": "user", "uftpd.DATA.rateLimit": "10m"},
+        ANYBODY: {"role": "anonymous", "uftpd.DATA.rateLimit": "5m"},
+    }
+    async with sharing_site(start_auth, node, mapping=mapping) as site:
+        path = site.file("x")
+        for target, login in ((OTHER, OTHER_LOGIN), (THIRD, THIRD_LOGIN), (ANYBODY, None)):
+            reply = await site.call("GET", f"/rest/access/DATA/{await site.share(path, target)}", login)
+            assert (reply.status_code, reply.content) == (200, b"content\n")
+    assert rates == [parse_rate("10m"), 0, parse_rate("5m")]
 
 
 async def test_guesses_by_http_and_by_uftp_are_one_count(start_auth: StartAuth, node: Node) -> None:

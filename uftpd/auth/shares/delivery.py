@@ -294,7 +294,7 @@ class Delivery:
             known = ", ".join(known for _, known in listing.CHECKSUMS)
             raise RequestError(f"No such checksum; there are {known}", status=400)
         try:
-            async with self._objects.pool.session(visit.server, visit.share) as session:
+            async with self._objects.pool.session(visit.server, visit.share, visit.rate) as session:
                 found = await session.checksum(visit.path, label)
         except UFTPError as error:
             raise as_request_error(error) from error

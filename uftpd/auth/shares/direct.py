@@ -44,7 +44,7 @@ class Direct:
 
     def __init__(self, settings: Shares) -> None:
         self._settings = settings
-        self._given: OrderedDict[tuple[Share, str], tuple[float, str]] = OrderedDict()
+        self._given: OrderedDict[tuple[Share, int, str], tuple[float, str]] = OrderedDict()
 
     async def redirect(self, visit: Visit, version: str, request_id: str) -> Response | None:
         """The reply that sends a client on; None if this server has to deliver the file itself.
@@ -57,7 +57,8 @@ class Direct:
         share = visit.share
         if share.uses or not self._settings.redirects(share.server):
             return None
-        key = (replace(share, access_count=0, last_access=0), "" if _as_directory(share) else _path(visit) + version)
+        part = "" if _as_directory(share) else _path(visit) + version
+        key = replace(share, access_count=0, last_access=0), visit.rate, part
         given, place = self._given.get(key, (0.0, ""))
         if not place or trio.current_time() > given + _REUSED_SECONDS:
             place = await _announce(visit, request_id)
@@ -95,6 +96,7 @@ async def _announce(visit: Visit, request_id: str) -> str:
                 http=True,
                 persistent=True,
                 expires=EXPIRES_SECONDS,
+                rate_limit=visit.rate,
                 request_id=request_id,
             )
             if _as_directory(share):

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from uftp.protocol.dn import canonical
+from uftpd.auth.attributes.base import Entitlements, entitlements
 from uftpd.auth.edge import context_of, read_body
 from uftpd.auth.errors import BadRequest, NotAllowed, NotFound, RequestError, Unavailable
 from uftpd.auth.events import logger
@@ -31,8 +32,9 @@ from uftpd.auth.pages import PasswordView, password_page, prefers_page
 from uftpd.auth.pages.views import PASSWORD_FIELD
 from uftpd.auth.services import Services
 from uftpd.auth.shares.model import ANONYMOUS, NO_SUCH_SHARE, Share, is_share_id
-from uftpd.auth.shares.owners import check_owner
+from uftpd.auth.shares.owners import attributes_of, check_owner
 from uftpd.auth.shares.passwords import MAX_PASSWORD_BYTES
+from uftpd.auth.shares.reach import share_rate
 
 COOKIE_SECONDS: Final = 3600
 PASSWORD_FORM: Final = "password"  # noqa: S105 - where the form is sent, below the address of the share
@@ -62,6 +64,7 @@ class Visit:
         holder: stands for person and address.
         parts: names of the way below a shared directory, as the node has them.
         slash: whether the address ends with `/`.
+        rate: bytes a second of a session for the caller; 0 for no limit.
     """
 
     share: Share
@@ -70,6 +73,7 @@ class Visit:
     holder: str
     parts: tuple[bytes, ...]
     slash: bool
+    rate: int = 0
 
     @property
     def path(self) -> bytes:
@@ -155,14 +159,16 @@ class Entrance:
         await check_owner(share, self._services.sources, context)
         if parts and not share.directory:
             raise NotFound("This share is a single file: there is nothing below it")
-        person = await self._person(request, share)
+        person, granted = await self._person(request, share)
         if share.password_hash:
             await self._check_password(request, share)
-        return Visit(share, server, person, f"{person} {network(context.peer)}", parts, slash)
+        return Visit(
+            share, server, person, f"{person} {network(context.peer)}", parts, slash, share_rate(granted, server)
+        )
 
-    async def _person(self, request: Request, share: Share) -> str:
+    async def _person(self, request: Request, share: Share) -> tuple[str, Entitlements]:
         if share.is_anonymous and self._services.config.login.anonymous:
-            return ANONYMOUS
+            return ANONYMOUS, entitlements(await attributes_of(ANONYMOUS, self._services.sources))
         caller = await self._services.callers.find(request)
         person = canonical(caller.identity.dn)
         if caller.granted.role == "banned" or not share.admits(person):
@@ -170,7 +176,7 @@ class Entrance:
             if person == ANONYMOUS and prefers_page(request):
                 headers["WWW-Authenticate"] = 'Basic realm="UFTP", charset="UTF-8"'
             raise NotAllowed("This share is for somebody else", headers=headers)
-        return person
+        return person, caller.granted
 
     # -- passwords --------------------------------------------------------------------------------------------------
 

@@ -103,13 +103,13 @@ class Objects:
         if self._large.get((visit.share.id, found), False):
             return None
         try:
-            lane = await self.pool.lane(visit.server, visit.share)
+            lane = await self.pool.lane(visit.server, visit.share, visit.rate)
             if lane is None:
                 return None
             try:
                 file = await lane.fetch(found, SMALL_BYTES)
             except NetworkError:
-                lane = await self.pool.lane(visit.server, visit.share)
+                lane = await self.pool.lane(visit.server, visit.share, visit.rate)
                 if lane is None:
                     return None
                 file = await lane.fetch(found, SMALL_BYTES)
@@ -163,22 +163,22 @@ class Objects:
         Raises:
             RequestError: there is none now.
         """
-        async with self.pool.flow(visit.server, visit.share) as flow:
+        async with self.pool.flow(visit.server, visit.share, visit.rate) as flow:
             yield Reader(flow)
 
     async def _ask(
         self, visit: Visit, by_lane: Callable[[Lane], Awaitable[T]], plainly: Callable[[Plain], Awaitable[T]]
     ) -> T:
         try:
-            lane = await self.pool.lane(visit.server, visit.share)
+            lane = await self.pool.lane(visit.server, visit.share, visit.rate)
             if lane is None:
-                async with self.pool.flow(visit.server, visit.share) as flow:
+                async with self.pool.flow(visit.server, visit.share, visit.rate) as flow:
                     assert isinstance(flow, Plain)  # noqa: S101 - a node that has MODE U gives a lane
                     return await plainly(flow)
             try:
                 return await by_lane(lane)
             except NetworkError:
-                lane = await self.pool.lane(visit.server, visit.share)
+                lane = await self.pool.lane(visit.server, visit.share, visit.rate)
                 if lane is None:
                     raise
                 return await by_lane(lane)

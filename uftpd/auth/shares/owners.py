@@ -26,12 +26,18 @@ async def check_owner(share: Share, sources: Sequence[AttributeSource], context:
     Raises:
         NotFound: it is not, which strangers are told as of one that is gone.
     """
-    known: dict[str, tuple[str, ...]] = {}
-    for source in sources:
-        known.update(await source.attributes(share.owner))
+    known = await attributes_of(share.owner, sources)
     if known and not _may_still(share, known):
         context.facts["reason"] = "the owner of the share is banned or has another account"
         raise NotFound(NO_SUCH_SHARE)
+
+
+async def attributes_of(name: str, sources: Sequence[AttributeSource]) -> Attributes:
+    """What is known of the person with this canonical name, without a login."""
+    known: dict[str, tuple[str, ...]] = {}
+    for source in sources:
+        known.update(await source.attributes(name))
+    return known
 
 
 def _may_still(share: Share, known: Attributes) -> bool:

@@ -61,10 +61,11 @@ Account = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a session is for. A share that was changed gets new ones."""
+    """What a session is for. A share that was changed gets new ones, and so does who has another rate."""
 
     share: Share
     write: bool
+    rate: int = 0
 
     @property
     def account(self) -> Account:
@@ -72,9 +73,9 @@ class Key:
         return self.share.server, self.share.uid
 
     @classmethod
-    def of(cls, share: Share, *, write: bool) -> Key:
-        """For a use of a share."""
-        return cls(replace(share, access_count=0, last_access=0, downloads=0), write)
+    def of(cls, share: Share, *, write: bool, rate: int) -> Key:
+        """For a use of a share, at so many bytes a second; 0 for no limit."""
+        return cls(replace(share, access_count=0, last_access=0, downloads=0), write, rate)
 
 
 class Plain:
@@ -138,13 +139,13 @@ class Pool:
 
     # -- taking -----------------------------------------------------------------------------------------------------
 
-    async def lane(self, server: LogicalServer, share: Share) -> Lane | None:
-        """A lane to read the object of a share; None if its node has no MODE U.
+    async def lane(self, server: LogicalServer, share: Share, rate: int = 0) -> Lane | None:
+        """A lane to read the object of a share; None if its node has no MODE U. The rate is in bytes a second.
 
         Raises:
             NodeFailed, Unavailable: there is no session to be had.
         """
-        key = Key.of(share, write=False)
+        key = Key.of(share, write=False, rate=rate)
         with self._using(key) as sessions:
             sessions.lanes_used = trio.current_time()
             lane = self._best_lane(sessions)
@@ -185,13 +186,15 @@ class Pool:
             self._gone(key, sessions)
 
     @asynccontextmanager
-    async def flow(self, server: LogicalServer, share: Share, *, write: bool = False) -> AsyncIterator[Flow | Plain]:
+    async def flow(
+        self, server: LogicalServer, share: Share, rate: int = 0, *, write: bool = False
+    ) -> AsyncIterator[Flow | Plain]:
         """A session for one large transfer; a `Plain` one if the node has no MODE U.
 
         Raises:
             NodeFailed, Unavailable: there is no session to be had.
         """
-        key = Key.of(share, write=write)
+        key = Key.of(share, write=write, rate=rate)
         with self._using(key) as sessions:
             flow: Flow | Plain | None = self._take(sessions.flows, key, sessions)
             if flow is None and sessions.simple:
@@ -208,13 +211,13 @@ class Pool:
                     self._put_back(sessions.plain, flow, key, sessions)
 
     @asynccontextmanager
-    async def session(self, server: LogicalServer, share: Share) -> AsyncIterator[FTPSession]:
+    async def session(self, server: LogicalServer, share: Share, rate: int = 0) -> AsyncIterator[FTPSession]:
         """A session for commands that move no data and take their time, such as HASH.
 
         Raises:
             NodeFailed, Unavailable: there is none to be had.
         """
-        async with self.flow(server, share) as flow:
+        async with self.flow(server, share, rate) as flow:
             yield flow.session
 
     # -- keeping ----------------------------------------------------------------------------------------------------
@@ -363,7 +366,7 @@ class Pool:
         pause = 0.05
         while True:
             try:
-                return await self._log_in(server, share, write=key.write)
+                return await self._log_in(server, share, key)
             except _NoRoom as error:
                 if pause > _LONGEST_PAUSE:
                     raise Unavailable(str(error), headers={"Retry-After": "10"}) from error
@@ -372,7 +375,7 @@ class Pool:
                 await trio.sleep(pause)
                 pause *= 2
 
-    async def _log_in(self, server: LogicalServer, share: Share, *, write: bool) -> FTPSession:
+    async def _log_in(self, server: LogicalServer, share: Share, key: Key) -> FTPSession:
         require_up(server)
         refusal: Exception | None = None
         for instance in server.candidates(None):
@@ -381,7 +384,12 @@ class Pool:
                 continue
             extensions = bool(ping.features)
             request = transfer_request(
-                share, write=write, client_ip=self._addresses, extensions=extensions, expires=OPEN_SECONDS
+                share,
+                write=key.write,
+                client_ip=self._addresses,
+                extensions=extensions,
+                expires=OPEN_SECONDS,
+                rate_limit=key.rate,
             )
             try:
                 announced = await instance.transfer(request)

@@ -119,7 +119,7 @@ class Upload:
         length = _length(request)
         async with (
             aclosing(_blocks(request)) as blocks,
-            self._objects.pool.flow(visit.server, visit.share, write=True) as flow,
+            self._objects.pool.flow(visit.server, visit.share, visit.rate, write=True) as flow,
         ):
             if isinstance(flow, Flow):
                 return await flow.store(visit.path, blocks, length)
