@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import cast
 
 import pytest
 import trio
+from click.testing import CliRunner
 from running_standalone import PASSWORD, account, standalone
 
+from uftp.cli.main import command_line
 from uftp.client.auth import HttpOptions
 from uftp.client.credentials import UsernamePassword
 from uftp.client.dialect import Dialect
@@ -102,6 +105,25 @@ def test_files_replaced_between_two_runs_are_copied_again(place: Place, up: bool
     assert again.failed == 0
     assert contents(target) == contents(source)
     assert again.unchanged == 1
+
+
+def test_an_interrupt_while_sessions_are_closed_comes_too_late(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal is gone: the same command would take the new directory for one to copy the tree into."""
+    fill(place.here / "tree", b"1")
+
+    close = SessionPool.__aexit__
+
+    async def interrupted(self: SessionPool, *exc: object) -> None:
+        await close(self, *exc)
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(SessionPool, "__aexit__", interrupted)
+    variables = {"UFTP_USER": "joe", "UFTP_PASSWORD": PASSWORD, "UFTP_NO_AGENT": "true"}
+    arguments = ["cp", "-q", "-r", "--ca", str(place.access.http.ca), str(place.here / "tree"), place.url + "/new"]
+    result = CliRunner().invoke(command_line, arguments, env=variables)
+    assert (result.exit_code, result.output) == (0, "")
+    assert contents(place.there / "new") == contents(place.here / "tree")
 
 
 def test_two_copies_have_parts_of_their_own(place: Place) -> None:

@@ -10,7 +10,7 @@ import click
 
 from uftp.cli.copy_options import ManyOptions, OrderedCommand, many_options
 from uftp.cli.data_options import DataOptions, data_options
-from uftp.cli.runner import run_async
+from uftp.cli.runner import Interrupted, run_async
 from uftp.cli.settings import Settings, common_options
 from uftp.client.url import is_url, parse_url
 from uftp.errors import UsageError
@@ -128,7 +128,13 @@ def command(
         async with showing_progress(settings, reports.state, interval=many.progress_interval, bar=target != "-"):
             return await copy_files(sources, target, access=access, options=options, state=reports.state)
 
-    summary = run_async(settings, run, when_interrupted=reports.interrupted)
+    try:
+        summary = run_async(settings, run, when_interrupted=reports.interrupted)
+    except Interrupted:
+        # There is nothing to go on with, and a directory that was made now would be taken for one that was there.
+        if not reports.state.completed:
+            raise
+        summary = reports.state.summary()
     on_terminal = sys.stderr.isatty() and not settings.quiet and target != "-"
     reports.finish(summary, show=show_performance or on_terminal)
 

@@ -154,7 +154,8 @@ async def _download(
                     begun=resuming is not None and resuming.begun,
                 )
                 await Scheduler(pool, state, options, resuming).run(plan)
-            await trio.to_thread.run_sync(plan.set_directory_facts)
+                await trio.to_thread.run_sync(plan.set_directory_facts)
+            state.completed = True
     return state.summary()
 
 
@@ -206,7 +207,8 @@ async def _upload(
                 pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1, begun=begun
             )
             await Scheduler(pool, state, options, resuming).run(plan)
-        await plan.set_directory_facts()
+            await plan.set_directory_facts()
+        state.completed = True
     return state.summary()
 
 

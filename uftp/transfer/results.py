@@ -78,6 +78,7 @@ class CopyState:
         taken_over: bytes that an interrupted copy had brought already.
         unverified: files that could not be compared with their source, as the server computes no checksums.
         ended_early: whether the copy was ended after too many failures.
+        completed: whether all was tried, and nothing is to be done any more but to take leave of the server.
         each_file: whether `on_result` is told of files that are done, too; small ones cost less if not.
         failures: the first of them.
     """
@@ -98,6 +99,7 @@ class CopyState:
     taken_over: int = 0
     unverified: int = 0
     ended_early: bool = False
+    completed: bool = False
     each_file: bool = True
     failures: list[FileResult] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
