@@ -65,6 +65,8 @@ def test_waits_double_up_to_a_bound_and_are_scattered() -> None:
 
 
 class Session:
+    round_trip = None
+
     def __init__(self) -> None:
         self.usable = True
 
@@ -222,3 +224,42 @@ async def test_a_call_of_the_pool_is_begun_again(autojump_clock: trio.testing.Mo
         with contextlib.suppress(NetworkError):
             await pool.call(step)
         assert tries == -2
+
+
+async def test_a_session_is_opened_ahead_of_the_work_it_is_for() -> None:
+    server = Server()
+    async with SessionPool(server.open) as pool:
+        await pool.reach(2)
+        assert pool.live == 0  # the first one is for who needs it
+        async with pool.session():
+            pool.allow(2)
+            await pool.reach(2)
+            await pool.reach(2)
+            assert pool.live == 2
+            async with pool.session():
+                assert pool.live == 2
+
+
+async def test_no_work_waits_for_a_session_that_is_being_opened() -> None:
+    class Slow(Server):
+        async def open(self) -> FTPSession:
+            if self.opened:
+                await trio.sleep_forever()
+            return await super().open()
+
+    state = CopyState()
+    server = Slow()
+    with trio.fail_after(30):
+        async with SessionPool(server.open) as pool:
+            async with pool.session():
+                pass
+            options = CopyOptions(threads=3)
+            tasks = [Task() for _ in range(5)]
+
+            async def plan(queue: Queue) -> None:
+                for task in tasks:
+                    await queue.offer(task)
+
+            await Scheduler(pool, state, options).run(plan)
+    assert state.files_done == 5
+    assert len(server.opened) == 1

@@ -31,6 +31,12 @@ class Pool:
     """Lends sessions that cannot do anything."""
 
     failed = False
+    is_short = False
+    live = 1
+    round_trip = None
+
+    async def reach(self, count: int) -> None:
+        await trio.lowlevel.checkpoint()
 
     def allow(self, limit: int) -> None:
         pass

@@ -42,6 +42,7 @@ class ControlConnection:
         timeout: longest silence of the server while a reply is due, in seconds.
 
     Attributes:
+        round_trip: seconds that the quickest reply to a command has taken; None before there was one.
         when_broken: called once when the connection is closed: what belongs to the session has to end with it.
     """
 
@@ -51,6 +52,7 @@ class ControlConnection:
         self.name = name
         self._timeout = timeout
         self._broken: str | None = None
+        self.round_trip: float | None = None
         self.when_broken: Callable[[], None] | None = None
         with contextlib.suppress(OSError):
             enable_keepalive(cast("socket.socket", stream.socket))  # trio's has the two members it needs
@@ -172,8 +174,13 @@ class ControlConnection:
 
     async def command(self, line: bytes, *, silence: float | None = None, shown: bytes | None = None) -> Reply:
         """Send a line and wait for its reply."""
+        began = trio.current_time()
         await self.send(line, shown=shown)
-        return await self.receive(silence)
+        reply = await self.receive(silence)
+        took = trio.current_time() - began
+        if self.round_trip is None or took < self.round_trip:
+            self.round_trip = took
+        return reply
 
     async def commands(self, lines: Sequence[bytes]) -> list[Reply]:
         """Send several lines in one go, to a server that takes them so, and wait for the reply to each."""

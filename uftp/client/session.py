@@ -98,6 +98,11 @@ class FTPSession:
         """Whether further calls make sense."""
         return self.control.usable
 
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds that the quickest reply to a command has taken; None before there was one."""
+        return self.control.round_trip
+
     def describe(self) -> str:
         """For a person: what protects and packs the data of this session."""
         if self.records is not None:

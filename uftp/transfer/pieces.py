@@ -14,6 +14,9 @@ LARGEST_PIECE: Final = 1024 * MIB  # what a broken connection can cost
 _PIECES_A_WORKER: Final = 4  # a slow session then only does less
 # More sessions than processors only wait for each other on a fast line; on a slow one two fill it better than one.
 _AUTOMATIC_WORKERS: Final = max(2, min(4, os.cpu_count() or 2))
+_FAR_WORKERS: Final = 8  # that are begun because of the round trip, or added as throughput shows that they help
+# While one waits for replies, or for its line to get up to speed, others move.
+_ROUND_TRIP_A_WORKER: Final = 0.025  # seconds
 # A further session costs a request to the auth server and a login, some ten round trips, so it has to be worth that.
 # Guesses with that in mind: what the best figures are depends on the line.
 _BYTES_A_WORKER: Final = 128 * MIB
@@ -84,12 +87,19 @@ class Splitting:
         whole = -(-length // _KEPT_PIECES // MIB) * MIB
         return min(_LARGEST_KEPT_PIECE, max(SMALLEST_PIECE, whole))
 
-    def workers(self, *, pieces: int, files: int, size: int) -> int:
-        """How many workers so much work is worth."""
+    def workers(self, *, pieces: int, files: int, size: int, round_trip: float | None = None) -> int:
+        """How many workers so much work is worth, over a line with this round trip in seconds."""
         if not self.automatic:
             return max(1, min(self.most_workers, pieces))
         worth = 1 + size // _BYTES_A_WORKER + files // _FILES_A_WORKER
-        return max(1, min(self.most_workers, pieces, worth))
+        far = 2 + int(min(1.0, round_trip or 0.0) / _ROUND_TRIP_A_WORKER)
+        most = max(self.most_workers, min(_FAR_WORKERS, far))
+        return max(1, min(most, pieces, worth))
+
+    @property
+    def most_grown(self) -> int:
+        """How many workers there may be where throughput shows that they help."""
+        return max(self.most_workers, _FAR_WORKERS) if self.automatic else self.most_workers
 
 
 def split(length: int, piece_size: int) -> Iterator[Piece]:

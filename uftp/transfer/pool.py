@@ -55,6 +55,7 @@ class SessionPool:
         self._fewer: tuple[int, float] | None = None  # how many there may be for the time being, and until when
         self._recovering = False
         self._waiting = trio.lowlevel.ParkingLot()
+        self._round_trip: float | None = None
         self._fatal: UFTPError | None = None
 
     async def __aenter__(self) -> Self:
@@ -75,6 +76,34 @@ class SessionPool:
         """Whether there is no session and none can be had."""
         return self._fatal is not None
 
+    @property
+    def live(self) -> int:
+        """Sessions open."""
+        return self._live
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the server has refused a further session, and was not asked again since."""
+        return self._fewer is not None
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds that the quickest reply has taken, on any session that was given back; None before there was one."""
+        return self._round_trip
+
+    async def reach(self, count: int) -> None:
+        """Open a session for later unless there are `count`, or none at all, which is for those to see to who need one.
+
+        Raises:
+            UFTPError: the last session was lost meanwhile, and none can be had.
+        """
+        if not self._live or self.count >= count or self._fatal is not None or not self._has_room():
+            return
+        session = await self._open()
+        if session is not None:
+            self._idle.append(session)
+            self._waiting.unpark()
+
     def allow(self, limit: int) -> None:
         """Let the pool grow to `limit` sessions, as far as the server grants them."""
         if limit > self._limit:
@@ -92,6 +121,8 @@ class SessionPool:
         try:
             yield session
         finally:
+            if (took := session.round_trip) is not None:
+                self._round_trip = took if self._round_trip is None else min(took, self._round_trip)
             if session.usable:
                 self._idle.append(session)
             else:

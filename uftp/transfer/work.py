@@ -79,6 +79,7 @@ class WorkQueue:
         self._workers = trio.lowlevel.ParkingLot()
         self._planner = trio.lowlevel.ParkingLot()
         self._token: trio.lowlevel.TrioToken | None = None
+        self._ended = trio.Event()
 
     async def put(self, work: PieceWork | BatchWork) -> None:
         """Queue work of the planner's; waits while there is enough of its kind."""
@@ -116,12 +117,24 @@ class WorkQueue:
         """Something that was taken is done or given up."""
         self._open -= 1
         if not self._open and self._complete:
+            self._ended.set()
             self._workers.unpark_all()
 
     def complete(self) -> None:
         """The planner has put in everything."""
         self._complete = True
+        if not self._open:
+            self._ended.set()
         self._workers.unpark_all()
+
+    async def ended(self) -> None:
+        """Wait until everything is settled."""
+        await self._ended.wait()
+
+    @property
+    def waiting(self) -> int:
+        """How much nobody has taken."""
+        return len(self._again) + len(self._pieces) + len(self._batches)
 
     async def take(self, *, batches_first: bool) -> Work | None:
         """The next work; None when everything is settled."""

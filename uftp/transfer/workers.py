@@ -11,6 +11,7 @@ no round trip. What the lane has not carried comes back, and goes the long way, 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from uftp.errors import Refused, TransferFailed, UFTPError
 from uftp.streams import Meter
 from uftp.transfer import lane
 from uftp.transfer.batch import Batch, Plan, SmallFile
+from uftp.transfer.growth import Growth, Seen
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece, Splitting, split, split_rest
 from uftp.transfer.pool import SessionPool
@@ -36,6 +38,8 @@ from uftp.transfer.work import BatchWork, EndWork, PieceWork, Work, WorkQueue
 _SMALL_FOR_ONE: Final = 10  # files of a batch that take as long as one with round trips of its own
 _CLEANING_SECONDS: Final = 15.0  # for removing part files after Ctrl-C
 _LANE_TRIES: Final = 2  # after that the files of a batch go one by one
+_INTERVAL_SECONDS: Final = 1.0  # between two looks at the rate
+_FILE_BYTES: Final = 64 * 1024  # that a file counts for in it: what takes about as long as naming one
 _NOTE_SECONDS: Final = 30.0  # between two notes that something is tried again
 
 
@@ -65,6 +69,7 @@ class Scheduler:
         self._limit = RateShares(options.limit_rate)
         self._splitting = splitting or Splitting.of(options)
         self._workers = 0
+        self._grown = 0  # workers that throughput has shown to be worth it
         self._pieces = 0
         self._worth = 0.0  # files, by what a further session would save
         self._open_tasks: set[FileTask] = set()
@@ -89,6 +94,8 @@ class Scheduler:
                 async with trio.open_nursery() as beside:
                     if self._resuming is not None:
                         beside.start_soon(self._resuming.run)
+                    if self._splitting.automatic:
+                        beside.start_soon(self._grow)
                     async with trio.open_nursery() as nursery:
                         self._nursery = nursery
                         try:
@@ -163,15 +170,50 @@ class Scheduler:
         self._open_tasks.add(task)
 
     def _begin_workers(self) -> None:
-        wanted = self._splitting.workers(pieces=self._pieces, files=int(self._worth), size=self._state.bytes_found)
-        while self._workers < wanted and self._nursery is not None:
-            self._nursery.start_soon(self._work, self._workers == 0)
+        wanted = self._splitting.workers(
+            pieces=self._pieces,
+            files=int(self._worth),
+            size=self._state.bytes_found,
+            round_trip=self._pool.round_trip,
+        )
+        while self._workers < max(wanted, self._grown) and self._nursery is not None:
             self._workers += 1
             self._pool.allow(self._workers)
+            self._nursery.start_soon(self._work, self._workers)
+
+    async def _grow(self) -> None:
+        """Add workers as long as that makes things faster."""
+        growth = Growth()
+        done, used, then = self._done_so_far(), time.process_time(), time.monotonic()
+        while True:
+            await trio.sleep(_INTERVAL_SECONDS)
+            before, used_before, since = done, used, then
+            done, used, then = self._done_so_far(), time.process_time(), time.monotonic()
+            seconds = max(then - since, 0.001)
+            growth, more = growth.after(
+                Seen(
+                    rate=(done - before) / seconds,
+                    workers=self._workers,
+                    sessions=self._pool.live,
+                    waiting=self._queue.waiting,
+                    most=self._splitting.most_grown,
+                    capped=bool(self._options.limit_rate) or self._pool.is_short,
+                    busy=(used - used_before) / seconds / (os.cpu_count() or 1),
+                )
+            )
+            if more:
+                self._grown = self._workers + 1
+                self._begin_workers()
+
+    def _done_so_far(self) -> int:
+        return self._state.moved + self._state.files_done * _FILE_BYTES
 
     # -- workers ----------------------------------------------------------------------------------------------------
 
-    async def _work(self, batches_first: bool) -> None:
+    async def _work(self, number: int) -> None:
+        batches_first = number == 1
+        if number > 1:
+            await self._log_in(number)
         while (work := await self._queue.take(batches_first=batches_first)) is not None:
             if isinstance(work, BatchWork):
                 await self._carry(work, batches_first=batches_first)
@@ -179,6 +221,19 @@ class Scheduler:
                 await self._move(work)
             else:
                 await self._finish(work)
+
+    async def _log_in(self, number: int) -> None:
+        """Have a session before work is taken, which others could do meanwhile; not longer than there is any."""
+        async with trio.open_nursery() as nursery:
+
+            async def end() -> None:
+                await self._queue.ended()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end)
+            with contextlib.suppress(UFTPError):  # the work itself will meet it
+                await self._pool.reach(number)
+            nursery.cancel_scope.cancel()
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[FTPSession]:
