@@ -67,7 +67,8 @@ class RemoteDirectories:
                     refused[place] = error
 
             await ahead.make_directories(session, [wanted[place][0] for place in due], made)
-            await self._look_at(session, [wanted[place][0] for place in refused], outcomes, refused)
+            if refused:
+                await self._look_at(session, [wanted[place][0] for place in refused], outcomes, refused)
 
         trouble = await self._with_sessions(work)
         unknown = trouble or NetworkError("the session was lost")
