@@ -229,12 +229,12 @@ async def test_a_call_of_the_pool_is_begun_again(autojump_clock: trio.testing.Mo
 async def test_a_session_is_opened_ahead_of_the_work_it_is_for() -> None:
     server = Server()
     async with SessionPool(server.open) as pool:
-        await pool.reach(2)
+        await pool.open_ahead()
         assert pool.live == 0  # the first one is for who needs it
         async with pool.session():
             pool.allow(2)
-            await pool.reach(2)
-            await pool.reach(2)
+            await pool.open_ahead()
+            await pool.open_ahead()
             assert pool.live == 2
             async with pool.session():
                 assert pool.live == 2

@@ -35,7 +35,7 @@ class Pool:
     live = 1
     round_trip = None
 
-    async def reach(self, count: int) -> None:
+    async def open_ahead(self) -> None:
         await trio.lowlevel.checkpoint()
 
     def allow(self, limit: int) -> None:

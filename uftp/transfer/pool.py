@@ -91,13 +91,13 @@ class SessionPool:
         """Seconds that the quickest reply has taken, on any session that was given back; None before there was one."""
         return self._round_trip
 
-    async def reach(self, count: int) -> None:
-        """Open a session for later unless there are `count`, or none at all, which is for those to see to who need one.
+    async def open_ahead(self) -> None:
+        """Open a session for later, if there may be a further one; where there is none, who needs one sees to it.
 
         Raises:
             UFTPError: the last session was lost meanwhile, and none can be had.
         """
-        if not self._live or self.count >= count or self._fatal is not None or not self._has_room():
+        if not self._live or self._fatal is not None or not self._has_room():
             return
         session = await self._open()
         if session is not None:

@@ -213,7 +213,7 @@ class Scheduler:
     async def _work(self, number: int) -> None:
         batches_first = number == 1
         if number > 1:
-            await self._log_in(number)
+            await self._log_in()
         while (work := await self._queue.take(batches_first=batches_first)) is not None:
             if isinstance(work, BatchWork):
                 await self._carry(work, batches_first=batches_first)
@@ -222,7 +222,7 @@ class Scheduler:
             else:
                 await self._finish(work)
 
-    async def _log_in(self, number: int) -> None:
+    async def _log_in(self) -> None:
         """Have a session before work is taken, which others could do meanwhile; not longer than there is any."""
         async with trio.open_nursery() as nursery:
 
@@ -232,7 +232,7 @@ class Scheduler:
 
             nursery.start_soon(end)
             with contextlib.suppress(UFTPError):  # the work itself will meet it
-                await self._pool.reach(number)
+                await self._pool.open_ahead()
             nursery.cancel_scope.cancel()
 
     @contextlib.asynccontextmanager
