@@ -295,11 +295,17 @@ class FTPSession:
 
     async def rename(self, source: bytes, target: bytes) -> None:
         """Rename, replacing a file of the new name where the server's system does so."""
+        lines = [b"RNFR " + self.wire(source), b"RNTO " + self.wire(target)]
+        action = f"give it the name {printable(target)}"
         async with self.control.dialogue():
-            await self._expect(b"RNFR " + self.wire(source), (350,), source, "rename it")
+            if self.dialect.kind == "ours":
+                begun, done = await self.control.commands(lines)  # refusing the first one, it refuses the second, too
+                self._expected(begun, lines[0], (350,), source, "rename it")
+                self._expected(done, lines[1], (200, 250), source, action)
+                return
+            await self._expect(lines[0], (350,), source, "rename it")
             # Some servers look for the source only now.
-            action = f"give it the name {printable(target)}"
-            await self._expect(b"RNTO " + self.wire(target), (200, 250), source, action)
+            await self._expect(lines[1], (200, 250), source, action)
 
     async def set_facts(self, path: bytes, *, mtime_ns: int | None = None, permissions: int | None = None) -> None:
         """Set time and permission bits; None leaves one as it is.
@@ -416,7 +422,9 @@ class FTPSession:
     async def _expect(
         self, line: bytes, codes: tuple[int, ...], path: bytes | None, action: str, *, silence: float | None = None
     ) -> Reply:
-        reply = await self.control.command(line, silence=silence)
+        return self._expected(await self.control.command(line, silence=silence), line, codes, path, action)
+
+    def _expected(self, reply: Reply, line: bytes, codes: tuple[int, ...], path: bytes | None, action: str) -> Reply:
         if reply.code in codes:
             return reply
         if reply.is_preliminary:

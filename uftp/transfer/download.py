@@ -44,6 +44,7 @@ class Download(FileTask):
         open_it: opens the target, in a thread.
         source, target: for messages and results.
         ranges: whether the server moves parts of files.
+        looked: whether `info` is from a look at this file alone, just now.
 
     Attributes:
         special: whether the target is a pipe or a device.
@@ -59,6 +60,7 @@ class Download(FileTask):
         source: str,
         target: str,
         ranges: bool,
+        looked: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
@@ -69,6 +71,7 @@ class Download(FileTask):
         self._open = open_it
         self._to: Target | None = None
         self._before: FileInfo | None = None
+        self._looked = looked
         size = None if _is_endless(path, info) else info.size
         self._first = 0
         self.length: int | None = info.size
@@ -92,7 +95,8 @@ class Download(FileTask):
 
     async def _look_before(self, session: FTPSession) -> FileInfo:
         """Asked as it is at the end, so that any change between is seen; listings may be older and less precise."""
-        self._before = found = await session.stat(self._path)
+        self._before = found = self._info if self._looked else await session.stat(self._path)
+        self._looked = False
         if found.size != self.length:
             raise self._changed()
         return found

@@ -179,7 +179,9 @@ class DownloadPlan:
                 if item.root.is_dir:
                     await self._offer_tree(ahead, item.root.path, info, item.relative)
                 elif self._is_taken(item.root, info):
-                    await self._offer_file(ahead, item.root.path, info, item.relative)
+                    # A lone name was looked at just now, and by itself; what a pattern matches was listed.
+                    looked = len(self._infos) == 1 and self._url.pattern is None
+                    await self._offer_file(ahead, item.root.path, info, item.relative, looked=looked)
         for name in sorted(self._selection.missing):
             path = join(self._placement.items[0].root.path, name)
             self._failed(path, b"", NotFound(f"{printable(path)}: is in the list of names, but not there"))
@@ -313,7 +315,7 @@ class DownloadPlan:
 
     # -- files ------------------------------------------------------------------------------------------------------
 
-    def _task(self, path: bytes, info: FileInfo, relative: bytes) -> Download:
+    def _task(self, path: bytes, info: FileInfo, relative: bytes, *, looked: bool = False) -> Download:
         byte_range = self._options.byte_range
         in_place = byte_range is not None and byte_range.in_place
 
@@ -330,11 +332,14 @@ class DownloadPlan:
             source=self._url.display(path),
             target=os.fsdecode(join(self._target, relative)),
             ranges=self._ranges,
+            looked=looked,
         )
 
-    async def _offer_file(self, queue: Queue, path: bytes, info: FileInfo, relative: bytes) -> None:
+    async def _offer_file(
+        self, queue: Queue, path: bytes, info: FileInfo, relative: bytes, *, looked: bool = False
+    ) -> None:
         try:
-            task = self._task(path, info, relative)
+            task = self._task(path, info, relative, looked=looked)
         except UFTPError as error:
             self._failed(path, relative, error)
             return

@@ -53,6 +53,7 @@ class Upload(FileTask):
         state: for notes.
         source, target: for messages and results.
         dialect: of the server.
+        absent: whether the name was looked for just now, and is free.
         size: bytes, if it is known to be a regular file; else it is looked at, which blocks.
 
     Raises:
@@ -72,6 +73,7 @@ class Upload(FileTask):
         target: str,
         dialect: Dialect,
         size: int | None = None,
+        absent: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
@@ -79,6 +81,7 @@ class Upload(FileTask):
         self._path = path
         self._remote = remote
         self._info = info
+        self._absent = absent
         self._options = options
         self._state = state
         self._dialect = dialect
@@ -141,7 +144,7 @@ class Upload(FileTask):
         compared = not self._options.verify or (session.records is not None and session.records.options.digest)
         if compared and self._dialect.stores_atomically and not self.ranged and self.length is not None:
             return
-        if self._info is None:
+        if self._info is None and not self._absent:
             self._info = await session.stat_or_none(self._remote)
         if self._info is not None and self._info.is_dir:
             raise Refused(f"{self.target}: a directory has this name")

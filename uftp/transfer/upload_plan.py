@@ -285,6 +285,7 @@ class UploadPlan:
     # -- files ------------------------------------------------------------------------------------------------------
 
     def _task(self, path: bytes, remote: bytes, info: FileInfo | None, size: int | None) -> Upload:
+        target_itself = remote == self._url.path and not self._placement.into_directory
         return Upload(
             path,
             remote,
@@ -295,6 +296,7 @@ class UploadPlan:
             target=self._url.display(remote),
             dialect=self._dialect,
             size=size,
+            absent=target_itself and self._info is None,
         )
 
     async def _offer_file(
