@@ -17,6 +17,7 @@ _AUTOMATIC_WORKERS: Final = max(2, min(4, os.cpu_count() or 2))
 _FAR_WORKERS: Final = 8  # that are begun because of the round trip, or added as throughput shows that they help
 # While one waits for replies, or for its line to get up to speed, others move.
 _ROUND_TRIP_A_WORKER: Final = 0.025  # seconds
+_SMALLEST_FAR_PIECE: Final = 32 * MIB
 # A further session costs a request to the auth server and a login, some ten round trips, so it has to be worth that.
 # Guesses with that in mind: what the best figures are depends on the line.
 _BYTES_A_WORKER: Final = 128 * MIB
@@ -82,10 +83,14 @@ class Splitting:
         """Whether a file of `length` bytes is copied in ranges, so that an interrupted copy can go on with it."""
         return length >= max(_KEPT_FROM, 0 if self.automatic_threshold else self.threshold)
 
-    def kept_piece_size(self, length: int) -> int:
-        """Bytes in each range of such a file: small enough that losing some of them costs little."""
+    def kept_piece_size(self, length: int, round_trip: float | None = None) -> int:
+        """Bytes in each range of such a file: small enough that losing some of them costs little.
+
+        Over a line with a round trip of so many seconds they are larger, as each costs some.
+        """
         whole = -(-length // _KEPT_PIECES // MIB) * MIB
-        return min(_LARGEST_KEPT_PIECE, max(SMALLEST_PIECE, whole))
+        least = SMALLEST_PIECE if (round_trip or 0.0) < _ROUND_TRIP_A_WORKER else _SMALLEST_FAR_PIECE
+        return min(_LARGEST_KEPT_PIECE, max(least, whole))
 
     def workers(self, *, pieces: int, files: int, size: int, round_trip: float | None = None) -> int:
         """How many workers so much work is worth, over a line with this round trip in seconds."""

@@ -140,7 +140,7 @@ class Scheduler:
             there = await self._resuming.take_up(task)
             if task.part_name is not None:
                 task.ranged = True
-                size = self._splitting.kept_piece_size(length)
+                size = self._splitting.kept_piece_size(length, self._pool.round_trip)
                 return list(split_rest(length, size, there)) or [Piece(length, 0)]
         size = self._splitting.piece_size(length) if task.splittable else max(1, length)
         pieces = list(split(length, size))
