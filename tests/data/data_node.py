@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pwd
+import re
 import secrets
 import select
 import shutil
@@ -28,6 +29,8 @@ from raw_ftp import TIMEOUT, RawFtp, eventually
 from uftp.protocol.command_port import Request, TransferRequest, encode_request
 
 _RUNNER = Path(__file__).with_name("node_runner.py")
+_ACCOUNT = re.compile(r"uftp-t([0-9]+)[a-z][0-9]*")
+_account_numbers = itertools.count()
 _BAD_EVENTS = ("internal-error", "session-crashed", "front failed", "login failed", "request failed")
 
 
@@ -364,12 +367,13 @@ def made_accounts(letters: str) -> Iterator[tuple[Person, Person]]:
     """Two accounts of the operating system, made for this run and removed after. Needs root.
 
     Args:
-        letters: what their names end with: of each caller its own, since pairs may be there at the same time.
+        letters: what their names have in them, for people who look; a number makes them differ from all others.
     """
     _remove_old_accounts()
     homes = Path(tempfile.mkdtemp(prefix="uftp-homes-"))
     homes.chmod(0o755)
-    names = [f"uftp-t{os.getpid()}{letter}" for letter in letters]
+    number = next(_account_numbers)  # pairs of several fixtures are there at the same time
+    names = [f"uftp-t{os.getpid()}{letter}{number}" for letter in letters]
     try:
         for name in names:
             _account_tool("useradd", "--create-home", "--home-dir", str(homes / name), "--shell", "/bin/sh", name)
@@ -393,6 +397,6 @@ def _account_tool(*command: str) -> None:
 def _remove_old_accounts() -> None:
     """Those of runs that were killed."""
     for entry in pwd.getpwall():
-        number = entry.pw_name.removeprefix("uftp-t")[:-1]
-        if entry.pw_name.startswith("uftp-t") and number.isdigit() and not Path("/proc", number).exists():
+        made = _ACCOUNT.fullmatch(entry.pw_name)
+        if made is not None and not Path("/proc", made[1]).exists():
             _account_tool("userdel", entry.pw_name)

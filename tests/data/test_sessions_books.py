@@ -213,7 +213,7 @@ async def test_a_session_cannot_pose_as_the_front_in_the_log(monkeypatch: pytest
         report.close()
         kept.clear()
         await trio.testing.wait_all_tasks_blocked()
-    ours = {"session": "s1", "request": None, "user": "alice"}
+    ours = {"session": "s1", "user": "alice"}
     assert {"event": "hello", "level": "nonsense", **ours, "path": "y"} in logged
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 
+from uftpd.auth import http_connection
 from uftpd.auth.addresses import TrustedProxies
 from uftpd.auth.edge import Edge
 from uftpd.auth.endpoints import Caller, routes
@@ -91,13 +93,26 @@ async def _nobody(request: Request) -> Caller:
     raise AssertionError("all of these are public")
 
 
+class _Places:
+    """As many connections as a browser makes."""
+
+    def place(self, peer: object) -> nullcontext[None]:
+        return nullcontext()
+
+
+class _Config(Config):
+    connections = _Places()
+    any_address = ipaddress.ip_address("0.0.0.0")
+
+
 @contextmanager
 def serving(views: Views) -> Iterator[Views]:
     """Serve while the block runs."""
     methods = ["GET", "PUT", "POST"]
     router = Router([*routes(asset_endpoints(), _nobody), Route("/{path:path}", views.serve, methods=methods)])
     application = Edge(ErrorPages(router, ""), Limits(), TrustedProxies(()), Metrics())
-    config = Config()
+    http_connection.install()  # for good and for all, as whatever else runs in this process may have done
+    config = _Config()
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
     config.graceful_timeout = 0.1  # a browser keeps its connections open
