@@ -388,6 +388,30 @@ async def test_refused_uploads(final: str, tmp_path: Path) -> None:
     assert {name[3:] for name in server.files} >= set(outcome.done)
 
 
+async def test_no_reply_behind_the_one_that_ends_the_session_is_believed(tmp_path: Path) -> None:
+    """They would be taken for those of the file that it ended with."""
+
+    def once(dialogue: RecordDialogue, argument: str) -> None:
+        if not argument.endswith("50"):
+            dialogue.store(argument)
+            return
+        dialogue.say("150 OK")
+        dialogue._discard()
+        dialogue.say("421 going down")
+        for _ in range(20):  # whatever a receive of the client cuts off, the next one begins with success
+            dialogue.say("226 done")
+
+    for name, content in FILES.items():
+        (tmp_path / os.fsdecode(name[3:])).write_bytes(content)
+    for _ in range(5):
+        with record_server({"STOR": once}) as server:
+            async with scripted(server) as session:
+                up = batch_of(session, os.fsencode(tmp_path), b"/d", entries(), upload=True)
+                outcome = await carry(session, [up], preserve=False)
+        assert b"f050" in outcome.rest
+        assert {name[3:] for name in server.files} >= set(outcome.done)
+
+
 @pytest.mark.parametrize("upload", [True, False], ids=["up", "down"])
 async def test_a_cancelled_lane_ends_and_leaves_nothing(tmp_path: Path, upload: bool) -> None:
     token = trio.lowlevel.current_trio_token()

@@ -170,6 +170,7 @@ class LaneThread:
         self._output = memoryview(b"")
         self._sending = False  # whether gathered records wait for the kernel
         self._input = b""
+        self._astray = False  # whether a reply was not understood, or ends the session
         # Files that are done, and not yet reported.
         self._done_of: Batch | None = None
         self._done: list[SmallFile] = []
@@ -382,6 +383,8 @@ class LaneThread:
     # -- replies ----------------------------------------------------------------------------------------------------
 
     def _take_replies(self) -> bool:
+        if self._astray:
+            return False
         try:
             data = self._control.recv(_RECEIVE)
         except BlockingIOError:
@@ -392,6 +395,8 @@ class LaneThread:
         self._input = lines.pop()
         if len(self._input) > _MOST_LINE:
             raise PeerBrokeProtocol(f"{self._session.name}: the server sent a line that is too long")
+        # Behind one that ends the session nobody knows to which file a reply belongs: none is believed any more.
+        self._astray = True
         for line in lines:
             if not self._due:
                 raise PeerBrokeProtocol(f"{self._session.name}: a reply to nothing: {printable(line[:80])}")
@@ -414,6 +419,7 @@ class LaneThread:
             if one.batch.upload or one.carried or not one.begun:
                 self._settle(one)
         self._suspect = None
+        self._astray = False
         return True
 
     def _announced(self, one: _Exchange, line: bytes) -> None:
