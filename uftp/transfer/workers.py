@@ -36,6 +36,9 @@ from uftp.transfer.task import FileTask
 from uftp.transfer.work import BatchWork, EndWork, PieceWork, Work, WorkQueue
 
 _SMALL_FOR_ONE: Final = 10  # files of a batch that take as long as one with round trips of its own
+# On a line this quick (seconds a round trip) one session fills the processors: more are for throughput to ask for.
+_NEAR: Final = 0.005
+_SMALL_FOR_ONE_NEAR: Final = 1000
 _CLEANING_SECONDS: Final = 15.0  # for removing part files after Ctrl-C
 _LANE_TRIES: Final = 2  # after that the files of a batch go one by one
 _INTERVAL_SECONDS: Final = 1.0  # between two looks at the rate
@@ -160,9 +163,14 @@ class Scheduler:
                     return
         self._state.bytes_found += batch.size
         self._pieces += len(batch.files)
-        self._worth += len(batch.files) / (_SMALL_FOR_ONE if self._has_lane else 1)
+        self._worth += len(batch.files) / (self._small_for_one if self._has_lane else 1)
         self._begin_workers()
         await self._queue.put(BatchWork(batch))
+
+    @property
+    def _small_for_one(self) -> int:
+        round_trip = self._pool.round_trip
+        return _SMALL_FOR_ONE_NEAR if round_trip is not None and round_trip < _NEAR else _SMALL_FOR_ONE
 
     def _expect(self, task: FileTask, pieces: int) -> None:
         task.pieces = task.unhandled = task.unmoved = pieces
