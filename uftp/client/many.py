@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from uftp.client.ahead import ask_many
 from uftp.client.session import FTPSession
 from uftp.client.wording import refusal
 from uftp.errors import NotFound, PeerBrokeProtocol, Refused, UFTPError
@@ -80,13 +81,8 @@ async def change_many(session: FTPSession, changes: Sequence[Change], outcomes: 
     Raises:
         NetworkError, PeerBrokeProtocol: the session is lost.
     """
-    async with session.control.dialogue():
-        for some in _portions(session, changes):
-            lines = [change.line for change in some]
-            await session.control.send(b"\r\n".join(lines))
-            for change in some:
-                reply = await session.control.receive()
-                outcomes.append(_outcome(session, change, reply))
+    lines = [change.line for change in changes]
+    await ask_many(session, lines, lambda place, reply: outcomes.append(_outcome(session, changes[place], reply)))
 
 
 def _outcome(session: FTPSession, change: Change, reply: Reply) -> UFTPError | None:
