@@ -217,30 +217,37 @@ def test_a_kill_in_the_middle_leaves_nothing(directory: int, tmp_path: Path) -> 
     assert _names(directory) == ["f"]
 
 
+TOMORROW = 25 * 3600.0
+
+
 def test_only_old_part_files_of_ones_own_are_swept(directory: int) -> None:
-    old, new, linked, folder = (part_name(bytes([n] * 8)) for n in range(4))
-    two_days_ago = time.time() - 2 * 24 * 3600
-    for name in (old, new, b"f"):
+    old, linked, folder = (part_name(bytes([n] * 8)) for n in range(3))
+    for name in (old, b"f"):
         _write(directory, name, b"")
     os.symlink(b"f", linked, dir_fd=directory)
     os.mkdir(folder, dir_fd=directory)
-    for name in (old, b"f", folder):
-        os.utime(name, (two_days_ago, two_days_ago), dir_fd=directory)
-    os.utime(linked, (two_days_ago, two_days_ago), dir_fd=directory, follow_symlinks=False)
     before = _open_descriptors()
-    assert sweep_leftovers(directory) == 1
-    assert _names(directory) == sorted(os.fsdecode(name) for name in (new, linked, folder, b"f"))
     assert sweep_leftovers(directory) == 0
+    assert sweep_leftovers(directory, now=time.time() + TOMORROW) == 1
+    assert _names(directory) == sorted(os.fsdecode(name) for name in (linked, folder, b"f"))
+    assert sweep_leftovers(directory, now=time.time() + TOMORROW) == 0
     assert _open_descriptors() == before
+
+
+def test_a_running_copy_that_keeps_old_times_is_no_leftover(directory: int) -> None:
+    with PartFile.create(directory, anonymous=False) as part:
+        os.utime(part.fd, (0, 0))
+        assert sweep_leftovers(directory) == 0
+        part.publish(b"f")
+    assert _names(directory) == ["f"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
 def test_part_files_of_others_stay(directory: int) -> None:
     name = part_name(bytes(8))
     _write(directory, name, b"")
-    os.utime(name, (0, 0), dir_fd=directory)
     os.chown(name, 12345, 12345, dir_fd=directory)
-    assert sweep_leftovers(directory) == 0
+    assert sweep_leftovers(directory, now=time.time() + TOMORROW) == 0
 
 
 def test_a_directory_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:

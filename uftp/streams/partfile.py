@@ -137,12 +137,17 @@ def _sync_directory(directory: int) -> None:
         os.close(fd)
 
 
-def sweep_leftovers(directory: int) -> int:
-    """Remove part files of this user in `directory` that are older than a day.
+def sweep_leftovers(directory: int, *, now: float | None = None) -> int:
+    """Remove part files of this user in `directory` that nothing has touched for a day.
+
+    Args:
+        directory: descriptor of it.
+        now: seconds since 1970, instead of the clock's.
 
     Returns:
         How many were removed. Errors leave a file where it is.
     """
+    before = (time.time() if now is None else now) - _LEFTOVER_SECONDS
     removed = 0
     try:
         fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
@@ -152,7 +157,7 @@ def sweep_leftovers(directory: int) -> int:
         with os.scandir(fd) as entries:
             for _, entry in zip(range(_SWEEP_ENTRIES), entries, strict=False):
                 name = os.fsencode(entry.name)
-                if is_part_name(name) and _is_leftover(name, fd):
+                if is_part_name(name) and _is_leftover(name, fd, before):
                     with contextlib.suppress(OSError):
                         os.unlink(name, dir_fd=fd)
                         removed += 1
@@ -161,10 +166,10 @@ def sweep_leftovers(directory: int) -> int:
     return removed
 
 
-def _is_leftover(name: bytes, directory: int) -> bool:
+def _is_leftover(name: bytes, directory: int, before: float) -> bool:
     try:
         info = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
         return False
-    old = info.st_mtime < time.time() - _LEFTOVER_SECONDS
-    return old and info.st_uid == os.geteuid() and stat.S_ISREG(info.st_mode)
+    # Not its time of last change: a copy that keeps times has set that to the source's before the part gets its name.
+    return info.st_ctime < before and info.st_uid == os.geteuid() and stat.S_ISREG(info.st_mode)
