@@ -1,0 +1,1 @@
+"""Transfers between data nodes that this server looks after: queue, runner, REST."""
