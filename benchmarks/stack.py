@@ -38,14 +38,28 @@ class Stack:
     Args:
         top: an empty directory for configuration and logs.
         hosts: what clients are told instead of 127.0.0.1, one a node: the addresses of proxies in front of them.
+        user: whose files are served, as root; None for some ordinary account.
+        login: name to log in with.
+        options: further ones of `uftpd standalone`, that its configuration is made with.
     """
 
-    def __init__(self, top: Path, hosts: Sequence[str] = ("127.0.0.1",)) -> None:
+    def __init__(
+        self,
+        top: Path,
+        hosts: Sequence[str] = ("127.0.0.1",),
+        *,
+        user: str | None = None,
+        login: str = "joe",
+        options: Sequence[str] = (),
+    ) -> None:
         self._top = top
         self._hosts = hosts
+        self._user = user or account()
+        self.login = login
+        self._options = options
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ftp: list[tuple[str, int]] = []
-        self.url = ""
+        self.url = self.auth_url = ""
 
     @property
     def ca(self) -> Path:
@@ -65,9 +79,10 @@ class Stack:
 
     def _configure(self) -> None:
         names = [f"node{number}" for number in range(len(self._hosts))]
-        mapping = ["--map", f"joe:{account()}"] if os.geteuid() == 0 else []
+        mapping = ["--map", f"{self.login}:{self._user}"] if os.geteuid() == 0 else []
         command = [str(BIN / "uftpd"), "standalone", "--state", str(self._top / "state"), "--ready-json", *mapping]
-        command += ["--user", f"joe:{PASSWORD}", "--auth-port", "0", "--ftp-port", "0", "--command-port", "0"]
+        command += ["--user", f"{self.login}:{PASSWORD}", "--auth-port", "0", "--ftp-port", "0", "--command-port", "0"]
+        command += self._options
         for name in names:
             command += ["--node", name]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -75,7 +90,8 @@ class Stack:
             ready = json.loads(process.stdout.readline())
             process.terminate()
         self.ftp = [_address(ready["nodes"][name]) for name in names]
-        self.url = f"{ready['auth']}/{NAME}:"
+        self.auth_url = ready["auth"]
+        self.url = f"{self.auth_url}/{NAME}:"
         path = self._top / "state" / "auth" / "auth.toml"
         text = re.split(r"\n\[nodes\.", path.read_text())[0] + f"\n[nodes.{NAME}]\n"
         for name, host in zip(names, self._hosts, strict=True):
@@ -119,6 +135,10 @@ class Stack:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
+
+    def log(self, name: str) -> str:
+        """What a server has logged so far."""
+        return (self._top / f"{name}.log").read_text()
 
     def pids(self, name: str) -> list[int]:
         """Of a node: the spawner, its front, and its sessions, in the order of their start."""
