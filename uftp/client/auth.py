@@ -229,6 +229,7 @@ class AuthServer:
         *,
         accepted: Sequence[int] = (200,),
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> RestReply:
         """Any other call.
 
@@ -237,11 +238,12 @@ class AuthServer:
             body: sent as JSON.
             accepted: statuses that are no errors.
             query: parameters.
+            headers: further ones of the request.
 
         Raises:
             UFTPError: as described at the top of `uftp.errors`.
         """
-        reply = await self._exchange(method, url, body, query=query)
+        reply = await self._exchange(method, url, body, query=query, more=headers)
         document = _parse_object(reply.content)
         if reply.status not in accepted:
             raise self._error(reply, document, url)
@@ -268,13 +270,14 @@ class AuthServer:
         *,
         accept: str = "application/json",
         query: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> _Reply:
         """One call, with a security session, or else with credentials; renewed ones if there are any."""
         if url.startswith("http:") and not self._options.insecure:
             raise UsageError(f"{url}: http would show your credentials to the network; use https, or --insecure")
         origin = "/".join(url.split("/", 3)[:3])
         for _ in range(_MAX_LOGINS):
-            headers = {"Accept": accept}
+            headers = {"Accept": accept, **(more or {})}
             if self._options.preferences:
                 headers["X-UNICORE-User-Preferences"] = self._options.preferences
             session = self._sessions.get(origin)
