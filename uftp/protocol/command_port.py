@@ -97,6 +97,8 @@ class TransferRequest:
         expires: seconds until the secret dies unused; None for the node's default.
         max_logins: logins the secret is good for; None: one, or any number if persistent.
         http: the secret also opens the object over HTTP.
+        peers: `host:port` of the FTP servers that copies between servers may be made with, beside those the node
+            allows by itself; sent to nodes that know such copies only.
     """
 
     user: str
@@ -120,6 +122,7 @@ class TransferRequest:
     expires: float | None = None
     max_logins: int | None = None
     http: bool = False
+    peers: tuple[str, ...] = ()
 
 
 Request = PingRequest | UserInfoRequest | TransferRequest

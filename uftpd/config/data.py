@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from uftp.protocol.command_port import Purpose
+from uftpd.config.copies import Copies
 from uftpd.config.section import Count, Seconds, Section
 from uftpd.config.toml import ConfigError, HostPort, PortRange
 
@@ -217,6 +218,7 @@ class DataConfig(Section, frozen=True):
     users: Users = Users()
     limits: Limits = Limits()
     transfers: Transfers = Transfers()
+    copies: Copies = Copies()
     files: Files = Files()
     objects: Objects = Objects()
     log: Log = Log()
