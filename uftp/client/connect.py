@@ -68,7 +68,10 @@ class Connector:
         await self._server.aclose()
 
     async def authenticate(self, *, persistent: bool = False) -> SessionGrant:
-        """Ask the auth server for a session without opening it.
+        """Ask the auth server for a session without opening it. It has the key of the options, if they have one.
+
+        Args:
+            persistent: whether the one-time password is to be good for several logins.
 
         Raises:
             UsageError: an FTP URL, which has no auth server.
@@ -76,7 +79,8 @@ class Connector:
         """
         if self.url.kind == "ftp":
             raise UsageError(f"{self.url.service}: an FTP server gives no one-time passwords; use an https URL")
-        return await self._server.request_session(self.url.service, replace(self._request, persistent=persistent))
+        _, request = ask_for(self._options, replace(self._request, persistent=persistent))
+        return await self._server.request_session(self.url.service, request)
 
     async def open(self) -> FTPSession:
         """A new session; the caller closes it.

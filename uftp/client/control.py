@@ -40,16 +40,19 @@ class ControlConnection:
         stream: the connection.
         name: host and port for messages.
         timeout: longest silence of the server while a reply is due, in seconds.
+        host, port: what was connected to.
 
     Attributes:
         round_trip: seconds that the quickest reply to a command has taken; None before there was one.
         when_broken: called once when the connection is closed: what belongs to the session has to end with it.
     """
 
-    def __init__(self, stream: trio.SocketStream, name: str, timeout: float) -> None:
+    def __init__(self, stream: trio.SocketStream, name: str, timeout: float, *, host: str = "", port: int = 0) -> None:
         self._stream = stream
         self._reader = ReplyReader()
         self.name = name
+        self.host = host
+        self.port = port
         self._timeout = timeout
         self._broken: str | None = None
         self.round_trip: float | None = None
@@ -194,14 +197,26 @@ class ControlConnection:
 
 
 async def open_control(
-    host: str, port: int, *, family: socket.AddressFamily, connect_timeout: float, reply_timeout: float
+    host: str,
+    port: int,
+    *,
+    family: socket.AddressFamily = socket.AF_UNSPEC,
+    connect_timeout: float,
+    reply_timeout: float,
+    name: str = "",
 ) -> ControlConnection:
     """Connect to a server, to all its addresses if need be.
+
+    Args:
+        host, port: the server.
+        family: of the addresses.
+        connect_timeout, reply_timeout: see `SessionOptions`.
+        name: what messages call it; by default host and port.
 
     Raises:
         NetworkError, TimedOut: no connection.
     """
-    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    name = name or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     try:
         with trio.fail_after(connect_timeout):
             stream = await _connect(host, port, family)
@@ -213,7 +228,7 @@ async def open_control(
     except OSError as error:
         raise NetworkError(f"{name}: cannot connect: {_reason(error)}") from error
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return ControlConnection(stream, name, reply_timeout)
+    return ControlConnection(stream, name, reply_timeout, host=host, port=port)
 
 
 async def _connect(host: str, port: int, family: socket.AddressFamily) -> trio.SocketStream:

@@ -45,14 +45,14 @@ def parse_cipher(text: str) -> LegacyCipher:
 
 
 def ask_for(options: SessionOptions, request: SessionRequest) -> tuple[SessionOptions, SessionRequest]:
-    """Options and request of one more session: each has a key of its own.
+    """Options and request of one more session: each has a key of its own, unless `options` have one already.
 
     Args:
         options: what the user wants.
         request: what is asked of the auth server otherwise.
     """
     cipher = options.legacy_cipher or "AES"
-    key = secrets.token_bytes(_KEY_BYTES[cipher]) if options.encrypt else b""
+    key = options.key or new_key(options)
     wanted = replace(
         request,
         key=key,
@@ -62,6 +62,11 @@ def ask_for(options: SessionOptions, request: SessionRequest) -> tuple[SessionOp
         streams=1 if key else options.streams,
     )
     return replace(options, key=key), wanted
+
+
+def new_key(options: SessionOptions) -> bytes:
+    """A session key as `options` need one; empty without encryption."""
+    return secrets.token_bytes(_KEY_BYTES[options.legacy_cipher or "AES"]) if options.encrypt else b""
 
 
 def check_without_auth_server(options: SessionOptions, server: str) -> None:
