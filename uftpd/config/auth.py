@@ -38,6 +38,7 @@ from uftpd.config.operating import Monitoring, SecuritySessionSettings, StoreSet
 from uftpd.config.section import Count, Seconds, Section
 from uftpd.config.shares import Shares
 from uftpd.config.toml import ConfigError, HostPort
+from uftpd.config.transfers import Transfers
 
 DEFAULT_PORT = 9000
 
@@ -220,6 +221,7 @@ class AuthConfig(Section, frozen=True):
     command_port: CommandPortClient = CommandPortClient()
     sessions: Sessions = Sessions()
     shares: Shares = Shares()
+    transfers: Transfers = Transfers()
     limits: Limits = Limits()
     store: StoreSettings = StoreSettings()
     security_sessions: SecuritySessionSettings = SecuritySessionSettings()
@@ -248,6 +250,10 @@ def problems(config: AuthConfig) -> list[str]:
         named = getattr(config.shares, setting)
         unknown = [name for name in named if name not in config.nodes] if isinstance(named, tuple) else []
         found += [f"shares.{setting}: there is no server '{name}'" for name in unknown]
+    transfers = config.transfers
+    for setting, mentioned in (("servers", transfers.servers), ("node_addresses", tuple(transfers.node_addresses))):
+        unknown = [name for name in mentioned if name not in config.nodes]
+        found += [f"transfers.{setting}: there is no server '{name}'" for name in unknown]
     return found
 
 
