@@ -135,6 +135,8 @@ def _say_what_stays(old: AuthConfig, new: AuthConfig) -> None:
         "server.plain_http": (old.server.plain_http, new.server.plain_http),
         "monitoring.listen": (old.monitoring.listen, new.monitoring.listen),
         "store": (old.store, new.store),
+        "transfers.enabled": (old.transfers.enabled, old.transfers.enabled or new.transfers.enabled),
+        "transfers.key_file": (old.transfers.key_file, new.transfers.key_file),
     }
     for name, (before, after) in fixed.items():
         if before != after:

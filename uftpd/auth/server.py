@@ -33,6 +33,8 @@ from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store, open_store
 from uftpd.auth.store.housekeeping import Tally, keep_house
 from uftpd.auth.tls import ExchangeableContext, tls_context
+from uftpd.auth.transfers.managed import ManagedTransfers
+from uftpd.auth.transfers.sealing import Sealer, load_key_file
 from uftpd.config.auth import AuthConfig
 from uftpd.config.operating import StoreSettings
 from uftpd.config.toml import ConfigError, HostPort
@@ -44,13 +46,17 @@ BACKLOG = 512
 
 @dataclass(frozen=True, slots=True)
 class OpenServer:
-    """What an auth server takes hold of before it drops privileges: ports, keys, certificates, the store."""
+    """What an auth server takes hold of before it drops privileges: ports, keys, certificates, the store.
+
+    `sealer` has the key of transfers' credentials; None where there are no transfers.
+    """
 
     listeners: tuple[socket.socket, ...]
     monitoring: tuple[socket.socket, ...]
     tls: ExchangeableContext | None
     keys: Keys
     store: Store
+    sealer: Sealer | None = None
 
 
 def bind(address: HostPort) -> socket.socket:
@@ -86,6 +92,8 @@ def open_server(config: AuthConfig, listeners: Sequence[socket.socket] | None = 
     """
     context = tls_context(config)
     keys = load_keys(config, time.time())
+    key_file = config.transfers.key_file
+    sealer = load_key_file(key_file) if config.transfers.enabled and key_file is not None else None
     with ExitStack() as undo:
         if listeners is None:
             listeners = [undo.enter_context(bind(address)) for address in config.server.listen]
@@ -93,7 +101,7 @@ def open_server(config: AuthConfig, listeners: Sequence[socket.socket] | None = 
         store = open_store(config.store)
         undo.pop_all()
     tls = ExchangeableContext(context) if context is not None else None
-    return OpenServer(tuple(listeners), tuple(monitoring), tls, keys, store)
+    return OpenServer(tuple(listeners), tuple(monitoring), tls, keys, store, sealer)
 
 
 async def serve(
@@ -117,7 +125,8 @@ async def serve(
             opened.store.observer = metrics.observe_store
             grants = Grants(opened.store)
             deliveries = Deliveries()
-            lasting = Lasting(opened.store, Tally(), metrics, background, grants, deliveries)
+            transfers = ManagedTransfers(opened.store, opened.sealer, metrics) if opened.sealer is not None else None
+            lasting = Lasting(opened.store, Tally(), metrics, background, grants, deliveries, transfers)
             running = InForce(config, opened.keys, lasting, opened.tls)
             metrics.watch(
                 lambda: running.services.registry, opened.store, lambda: running.services.facts.certificate_ends

@@ -26,6 +26,7 @@ from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store
 from uftpd.auth.store.housekeeping import Tally
 from uftpd.auth.store.revocations import StoredRevocations
+from uftpd.auth.transfers.managed import ManagedTransfers
 from uftpd.config.auth import AuthConfig
 from uftpd.config.login import Login, ordered_methods
 
@@ -56,6 +57,7 @@ class Lasting:
         background: tasks that nobody waits for.
         grants: the shares.
         deliveries: what is being delivered by them.
+        transfers: those that this server looks after; None without a key to seal credentials with.
     """
 
     store: Store
@@ -64,11 +66,16 @@ class Lasting:
     background: trio.Nursery
     grants: Grants
     deliveries: Deliveries
+    transfers: ManagedTransfers | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything the resources use."""
+    """Everything the resources use.
+
+    Attributes:
+        transfers: None where people may not submit any.
+    """
 
     config: AuthConfig
     callers: Callers
@@ -85,6 +92,7 @@ class Services:
     grants: Grants
     deliveries: Deliveries
     passwords: SharePasswords
+    transfers: ManagedTransfers | None
 
 
 def build_services(
@@ -130,6 +138,7 @@ def build_services(
         grants=lasting.grants,
         deliveries=lasting.deliveries,
         passwords=SharePasswords(config.login),
+        transfers=lasting.transfers if config.transfers.enabled else None,
     )
 
 

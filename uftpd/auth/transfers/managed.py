@@ -26,15 +26,17 @@ from uftpd.auth.transfers.model import (
 )
 
 if TYPE_CHECKING:
+    from uftpd.auth.metrics import Metrics
     from uftpd.auth.store.engine import Store
     from uftpd.auth.transfers.credentials import StoredCredential
+    from uftpd.auth.transfers.sealing import Sealer
     from uftpd.config.transfers import Transfers
 
 
 class ManagedTransfers:
     """The transfers. Every method raises `StoreUnavailable` if the store does not answer."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, sealer: Sealer, metrics: Metrics, clock: Callable[[], float] = time.time) -> None:
         """Use a store; `clock` gives Unix seconds."""
 
     # -- for people ---------------------------------------------------------------------------------------------------
