@@ -94,7 +94,7 @@ def progress_line(state: CopyState, rate: float | None = None) -> str:
     if state.files_failed:
         parts.append(f"{state.files_failed} failed")
     if state.planned and rate and known:
-        parts.append(f"{_duration((state.bytes_found - there) / rate)} left")
+        parts.append(f"{duration((state.bytes_found - there) / rate)} left")
     return ", ".join(parts)
 
 
@@ -109,7 +109,8 @@ def snapshot(state: CopyState) -> list[str]:
     return lines
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in its two largest units, as `2 min 05 s`."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"

@@ -78,7 +78,8 @@ class Transfer:
         id: names it.
         name: as submitted.
         state: one of `STATES`; a newer server may know others.
-        reason: why it is paused or has failed, and what is needed; empty if there is nothing to say.
+        wanted: what its owner has asked for while it is active, `pause` or `cancel`; empty for nothing.
+        reason: why it is paused, has failed or waits for its next try, and what is needed; empty for nothing to say.
         sources, target: as submitted.
         bytes, total: moved, and to be moved as far as is known.
         files, files_failed, files_found: done, failed for good, and found so far.
@@ -92,6 +93,7 @@ class Transfer:
     id: str
     name: str = ""
     state: str
+    wanted: str = ""
     reason: str = ""
     sources: tuple[str, ...] = ()
     target: str = ""
@@ -342,6 +344,7 @@ def read_transfer(document: object, url: str) -> Transfer:
         id=found,
         name=_text(document.get("name")),
         state=state,
+        wanted=_text(document.get("wanted")),
         reason=_text(document.get("reason")),
         sources=tuple(_text(source) for source in sources) if isinstance(sources, list) else (),
         target=_text(document.get("target")),

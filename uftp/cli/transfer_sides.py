@@ -1,0 +1,385 @@
+"""Which auth server looks after a transfer, and what it needs to log in at that of the other side.
+
+The places of the server that looks after it need nothing but one's own login there. Elsewhere it has to show something
+in one's name, perhaps hours later: a token of that server, got here with one's own credentials and good there only, so
+that neither key nor password leaves this machine. A password is left there only if somebody says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeVar
+
+import click
+
+from uftp.cli.runner import one_line
+from uftp.cli.settings import Settings
+from uftp.client.managed import checked_id
+from uftp.client.url import RemoteUrl, is_url, parse_url
+from uftp.errors import AuthenticationFailed, NotFound, Refused, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SERVER_VARIABLE: Final = "UFTP_TRANSFER_URL"
+
+Side = Literal["source", "target"]
+
+_REFERENCE = re.compile(r"(?P<site>https?://.+)/rest/transfers/(?P<id>[^/:]*)/?", re.IGNORECASE)
+_HTTPS = re.compile(r"https://[^/]+(/.*)?", re.IGNORECASE | re.DOTALL)
+_LINK = re.compile(r"https://[^/]+(/[^:]*)?/rest/access/[^/:]+/[\w-]+([/:].*)?", re.IGNORECASE | re.DOTALL)
+_SIGNED: Final = ("SSHKEY",)  # logins by a token made for one request
+_METHODS: Final = ("user", "ask_password", "password_file", "token", "identity", "oidc_agent")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideOptions:
+    """What was said of the login on one side."""
+
+    user: str | None = None
+    ask_password: bool = False
+    password_file: str | None = None
+    token: str | None = None
+    identity: str | None = None
+    oidc_agent: str | None = None
+    ca: str | None = None
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything was said."""
+        return self != SideOptions()
+
+    def over(self, settings: Settings) -> Settings:
+        """The settings for a login on this side: what was said of it, in place of what is said for all."""
+        values: dict[str, Any] = {"_credentials": {}, "ca": self.ca or settings.ca}
+        if any(getattr(self, name) for name in _METHODS):
+            values |= {name: getattr(self, name) for name in _METHODS}
+        return replace(settings, **values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logins:
+    """The options of both sides as given.
+
+    Attributes:
+        source, target: of each.
+        lifetime: seconds that tokens got for the transfer are good for; None for what their server thinks best.
+        store_password: whether a password may be left with the server that looks after the transfer.
+    """
+
+    source: SideOptions
+    target: SideOptions
+    lifetime: str | None
+    store_password: bool
+
+    def of(self, side: Side) -> SideOptions:
+        """Those of one."""
+        return self.source if side == "source" else self.target
+
+
+def _side_options(side: Side) -> list[Callable[[F], F]]:
+    there = f"on the {side}'s auth server, if that is another one"
+    return [
+        click.option(f"--{side}-user", metavar="NAME", help=f"User name {there}; as -u."),
+        click.option(f"--{side}-password", is_flag=True, help="Ask for the password there; as -P."),
+        click.option(f"--{side}-password-file", metavar="FILE", help="Take that password from the first line of FILE."),
+        click.option(f"--{side}-token", metavar="TOKEN", help="Bearer token there, or @FILE that holds it; as -A."),
+        click.option(f"--{side}-identity", metavar="KEYFILE", help="SSH private key to log in with there; as -i."),
+        click.option(f"--{side}-oidc-agent", metavar="ACCOUNT", help="Account of oidc-agent for there; as -O."),
+        click.option(f"--{side}-ca", metavar="FILE", help="CA certificates to trust there; as --ca."),
+    ]
+
+
+_OPTIONS = [
+    *_side_options("source"),
+    *_side_options("target"),
+    click.option(
+        "--login-lifetime", metavar="TIME", help="How long tokens got for the transfer are good: 12h, 7d. "
+        "Those that can be renewed are, until then."
+    ),
+    click.option(
+        "--store-password", is_flag=True, help="Where there are no tokens, leave the password with the server."
+    ),
+]  # fmt: skip
+
+
+def side_options(function: F) -> F:
+    """Give a command these options; it gets them as `logins`, a `Logins`."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **values: Any) -> Any:
+        sides = {}
+        for side in ("source", "target"):
+            sides[side] = SideOptions(
+                user=values.pop(f"{side}_user"),
+                ask_password=values.pop(f"{side}_password"),
+                password_file=values.pop(f"{side}_password_file"),
+                token=values.pop(f"{side}_token"),
+                identity=values.pop(f"{side}_identity"),
+                oidc_agent=values.pop(f"{side}_oidc_agent"),
+                ca=values.pop(f"{side}_ca"),
+            )
+        logins = Logins(
+            source=sides["source"],
+            target=sides["target"],
+            lifetime=values.pop("login_lifetime"),
+            store_password=values.pop("store_password"),
+        )
+        return function(*arguments, logins=logins, **values)
+
+    decorated: Any = wrapped
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+# -- which server ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """An auth server that looks after transfers.
+
+    Attributes:
+        place: there; its path does not matter.
+        endpoint: name it was reached by; empty if by a URL.
+    """
+
+    place: RemoteUrl
+    endpoint: str = ""
+
+    @classmethod
+    def named(cls, settings: Settings, text: str) -> Manager:
+        """From an endpoint's name or a URL as typed.
+
+        Raises:
+            UsageError: it is no auth server.
+        """
+        place = parse_url(_of_auth_server(settings.expand_server(text)), need_server=False)
+        if place.kind == "ftp":
+            raise UsageError(f"{place.service}: an FTP server runs no transfers; name an auth server")
+        return cls(place, "" if is_url(text) else text.partition(":")[0])
+
+    def reference(self, transfer_id: str) -> str:
+        """What names a transfer there in other commands."""
+        if self.endpoint:
+            return f"{self.endpoint}:{transfer_id}"
+        return f"{self.place.info_url.removesuffix('/auth')}/transfers/{transfer_id}"
+
+
+def _of_auth_server(text: str) -> str:
+    # People paste what they have: the resource of the transfers is a name of the server, too.
+    return re.sub(r"^(https?://[^:]+(?::[0-9]+)?[^:]*)/rest/transfers(/[\w-]*)?/?$", r"\1/rest/auth", text)
+
+
+def find_manager(settings: Settings, at: str | None) -> Manager:
+    """The server that was named, or that of the variable.
+
+    Raises:
+        UsageError: none was.
+    """
+    text = at or os.environ.get(SERVER_VARIABLE)
+    if text is None:
+        raise UsageError(f"at which auth server? Name it, as ENDPOINT or a URL, with --at or in {SERVER_VARIABLE}")
+    return Manager.named(settings, text)
+
+
+def find_transfer(settings: Settings, text: str, at: str | None) -> tuple[Manager, str]:
+    """The server and the id a transfer is meant by: its URL, `ENDPOINT:ID`, or an id alone.
+
+    Raises:
+        UsageError: it is none of these, or no server is known.
+    """
+    match = _REFERENCE.fullmatch(text)
+    if match is not None:
+        return Manager.named(settings, f"{match['site']}/rest/auth"), checked_id(match["id"])
+    if is_url(text):
+        raise UsageError(f"{text}: not the URL of a transfer; they look like https://HOST:PORT/rest/transfers/ID")
+    endpoint, colon, rest = text.rpartition(":")
+    if colon:
+        return Manager.named(settings, endpoint), checked_id(rest)
+    return find_manager(settings, at), checked_id(text)
+
+
+# -- places ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where files come from, or go to.
+
+    Attributes:
+        text: as typed, an endpoint's name replaced by its URL.
+        url: on a server; None for any other https URL.
+        endpoint: name it was reached by; empty if by a URL.
+    """
+
+    text: str
+    url: RemoteUrl | None
+    endpoint: str = ""
+
+    @property
+    def server(self) -> str:
+        """The auth server one has to log in at; empty where a link is enough."""
+        return self.url.info_url if self.url is not None and self.url.kind == "auth" else ""
+
+    def said_to(self, manager: Manager) -> str:
+        """How it is named to the server that looks after the transfer."""
+        if self.url is None or self.url.kind != "auth":
+            return self.text
+        shown = self.url.display()
+        return shown[len(self.url.service) - len(self.url.server) :] if self.is_own(manager) else shown
+
+    def is_own(self, manager: Manager) -> bool:
+        """Whether it is a place of that server."""
+        return self.server == manager.place.info_url
+
+
+def read_place(settings: Settings, text: str, side: Side) -> Place:
+    """A source or target as typed.
+
+    Raises:
+        UsageError: a managed transfer cannot copy from or to there.
+    """
+    expanded = settings.expand(text)
+    name = "" if expanded == text else text.partition(":")[0]
+    if expanded.lower().startswith("http:"):
+        raise UsageError(f"{text}: http is not protected on the way; only https URLs can be transferred")
+    if expanded.lower().startswith("ftp:"):
+        raise UsageError(f"{text}: an FTP server has no auth server; `uftp cp` copies from and to it")
+    if not is_url(expanded):
+        raise UsageError(f"{text}: a file here; `uftp cp` copies it. A transfer goes from one server to another")
+    if _LINK.fullmatch(expanded) is None:
+        try:
+            return Place(expanded, parse_url(expanded), name)
+        except UsageError:
+            if side == "target" or "/rest/auth" in expanded or not _HTTPS.fullmatch(expanded):
+                raise
+            return Place(expanded, None, name)
+    return Place(expanded, None, name)
+
+
+def choose_manager(settings: Settings, sources: Sequence[Place], target: Place, at: str | None) -> Manager:
+    """The server that is to look after a transfer: the one named, else that of the target, else that of a source.
+
+    Raises:
+        UsageError: no auth server is among them.
+    """
+    if at is not None or SERVER_VARIABLE in os.environ:
+        return find_manager(settings, at)
+    for place in (target, *sources):
+        if place.url is not None and place.server:
+            return Manager(place.url, place.endpoint)
+    raise UsageError("neither target nor source is a server one logs in at; name an auth server with --at")
+
+
+# -- credentials ----------------------------------------------------------------------------------------------------
+
+
+async def gather_credentials(
+    settings: Settings, manager: Manager, sources: Sequence[Place], target: Place, logins: Logins
+) -> dict[str, dict[str, str]]:
+    """What the server needs to log in elsewhere, got from there.
+
+    Returns:
+        By side; nothing for sides that need nothing.
+
+    Raises:
+        UsageError: an option for a side that needs no login, or sources of several other auth servers.
+        UFTPError: no token can be had.
+    """
+    found: dict[str, dict[str, str]] = {}
+    groups: tuple[tuple[Side, Sequence[Place]], ...] = (("source", sources), ("target", [target]))
+    for side, places in groups:
+        options = logins.of(side)
+        # A link may be for certain people; only somebody who names a login needs one for it.
+        foreign = [place for place in places if place.url is not None and place.server and not place.is_own(manager)]
+        servers = {place.server for place in foreign}
+        if len(servers) > 1:
+            raise UsageError(f"sources of {len(servers)} other auth servers; submit a transfer for each")
+        if foreign:
+            assert foreign[0].url is not None  # noqa: S101 -- for the type checker
+            found[side] = await credential_for(settings, manager, foreign[0].url, side, logins)
+        elif options.has_any:
+            raise UsageError(
+                f"--{side}-...: the {side} needs no login of its own; {manager.place.info_url} knows you already"
+            )
+    return found
+
+
+async def credential_for(
+    settings: Settings, manager: Manager, url: RemoteUrl, side: Side, logins: Logins
+) -> dict[str, str]:
+    """What the server `manager` can show at the auth server of `url`: a token of that one, if it gives any.
+
+    Raises:
+        UFTPError: there is none, and nothing else that may be shown.
+    """
+    from uftp.cli.lifetimes import parse_lifetime
+    from uftp.client.auth import AuthServer
+
+    lifetime = parse_lifetime(logins.lifetime) if logins.lifetime is not None else None
+    access = logins.of(side).over(settings).access(url)
+    async with AuthServer(access.credential, access.http) as auth:
+        try:
+            token = await auth.issue_token(url.info_url, lifetime=lifetime, renewable=True, limited=True)
+        except (AuthenticationFailed, NotFound, Refused) as error:
+            # It may let one in all the same: an older server, or one that cannot sign, or a token that gives no other.
+            try:
+                await auth.info(url.info_url)
+            except AuthenticationFailed:
+                raise error from None
+            header = await access.credential.authorization()
+            return await _shown_itself(header, access.credential.method, manager, url, logins, error)
+    return {"token": token}
+
+
+async def _shown_itself(
+    header: str | None, method: str, manager: Manager, url: RemoteUrl, logins: Logins, error: Exception
+) -> dict[str, str]:
+    """The credential itself, where there is no token to be had for it."""
+    import base64
+
+    scheme, _, value = (header or "").partition(" ")
+    match scheme.lower():
+        case "bearer" if method not in _SIGNED:
+            return {"token": value}
+        case "bearer":
+            raise Refused(
+                f"{url.info_url} gives no tokens, and what is signed with a key is good for some minutes only; "
+                "log in there in another way"
+            ) from error
+        case "basic":
+            user, _, password = base64.b64decode(value).decode("utf-8", "surrogateescape").partition(":")
+            if not logins.store_password:
+                await _ask_to_store(user, manager, url)
+            return {"username": user, "password": password}
+        case _:
+            raise error
+
+
+async def _ask_to_store(user: str, manager: Manager, url: RemoteUrl) -> None:
+    """Have somebody say that a password may be left with a server.
+
+    Raises:
+        Refused: nobody does.
+    """
+    why = f"{url.info_url} gives no tokens, so the transfer would need the password of {user} itself"
+    if sys.stdin.isatty():
+        import trio
+
+        question = one_line(f"{why}. Leave it, encrypted, with {manager.place.info_url} until the transfer ends?")
+        if await trio.to_thread.run_sync(lambda: click.confirm(question, err=True), abandon_on_cancel=True):
+            return
+        raise Refused(f"{why}; it is not left there")
+    raise Refused(f"{why}; allow that with --store-password")
+
+
+def mentioned(credentials: Mapping[str, Mapping[str, str]]) -> str:
+    """Which sides have got a login of their own, for a note; empty if none has."""
+    kinds = {side: "password" if "password" in given else "token" for side, given in credentials.items()}
+    return ", ".join(f"a {kind} for the {side}" for side, kind in kinds.items())
