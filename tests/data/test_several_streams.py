@@ -129,6 +129,25 @@ def test_the_number_of_connections(shared_node: Node) -> None:
         assert files(directory) == {"one": b"plain"}
 
 
+def test_one_connection_may_be_asked_for_before_its_number_is_said(shared_node: Node) -> None:
+    # Upstream nodes do so as clients of another node (DATA-PLANE 12).
+    directory = shared_node.directory()
+    with shared_node.login(file=f"{directory}/") as ftp:
+        with ftp.data() as data:
+            ftp.ok("NOOP 1", 222)
+            ftp.ok("STOR one", 150)
+            data.sendall(b"plain")
+        assert ftp.reply() == DONE
+        assert files(directory) == {"one": b"plain"}
+        # One that is left from before goes when the next one is asked for.
+        left = ftp.data()
+        ftp.ok("NOOP 1", 222)
+        _, got = ftp.retrieve("RETR one")
+        assert got == b"plain"
+        assert left.recv(1) == b""
+        left.close()
+
+
 def test_commands_are_read_while_streams_are_awaited(shared_node: Node) -> None:
     with shared_node.login(file="") as ftp:
         ftp.ok("NOOP 2", 222)

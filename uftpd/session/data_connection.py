@@ -118,7 +118,13 @@ class DataConnections:
         return self._wanted
 
     def want(self, count: int) -> None:
-        """Close what is open; the next transfer has `count` connections, each asked for by `listen`."""
+        """Close what is open; the next transfer has `count` connections, each asked for by `listen`.
+
+        One that is open, or waited for, stays where one is wanted, as before: upstream nodes that copy from or to this
+        one ask for it before they say how many they want (DATA-PLANE 12). Left from earlier, `listen` closes it.
+        """
+        if count == self._wanted == len(self._slots) == 1:
+            return
         self.give_up()
         self._wanted = count
 
