@@ -70,6 +70,11 @@ class ControlConnection:
         """Whether the dialogue is in a known state."""
         return self._broken is None
 
+    @property
+    def why_broken(self) -> str:
+        """Why it was closed; empty if it is open."""
+        return self._broken or ""
+
     @contextlib.asynccontextmanager
     async def dialogue(self) -> AsyncIterator[None]:
         """Around every exchange: if it ends in anything but a clean reply, the connection is closed for good.

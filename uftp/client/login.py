@@ -48,6 +48,7 @@ class SessionOptions:
         streams: data connections of one transfer where there is no MODE U.
         key: session key, as asked for from the auth server: data moves encrypted, or not at all. Empty for none.
         compress: whether data is compressed on the way.
+        compress_records: whether it is in MODE U, and only there: outside of it both requests must have asked for it.
         digest: whether transfers in MODE U carry digests that both ends compare.
         compression_level: of zstd in MODE U, 1 to 19; None for the usual one.
     """
@@ -66,6 +67,7 @@ class SessionOptions:
     streams: int = 1
     key: bytes = field(default=b"", repr=False)
     compress: bool = False
+    compress_records: bool = False
     compression_level: int | None = None
     digest: bool = True
 
@@ -98,14 +100,19 @@ async def log_in(
 ) -> FTPSession:
     """Like `open_ftp_session`; the caller closes the session."""
     options = options or SessionOptions()
-    if options.encrypt and not options.key:
-        raise UsageError(f"{host}: encryption needs the session key that an auth server passes on")
-    if any(character in user + password for character in _LINE_BREAKS):
-        raise AuthenticationFailed("user name or password has a line break in it")
     control = await open_control(
         host, port, family=options.family, connect_timeout=options.connect_timeout, reply_timeout=options.reply_timeout
     )
+    return await log_in_on(control, user=user, password=password, options=options)
+
+
+async def log_in_on(control: ControlConnection, *, user: str, password: str, options: SessionOptions) -> FTPSession:
+    """Like `log_in`, on a connection that has just been made; it is closed after an error."""
     try:
+        if options.encrypt and not options.key:
+            raise UsageError(f"{control.name}: encryption needs the session key that an auth server passes on")
+        if any(character in user + password for character in _LINE_BREAKS):
+            raise AuthenticationFailed("user name or password has a line break in it")
         ahead = await _send_ahead(control, user, password, options)
         greeting = await _greet(control)
         await _authenticate(ahead, user, password)
@@ -273,7 +280,8 @@ def _lines_for_ours(features: Features, options: SessionOptions) -> tuple[list[b
         return lines, None
     from uftp.client import record_mode
 
-    level = (options.compression_level or record_mode.DEFAULT_LEVEL) if options.compress else None
+    compressed = options.compress or options.compress_records
+    level = (options.compression_level or record_mode.DEFAULT_LEVEL) if compressed else None
     wanted = record_mode.choose_options(features, key=options.key, level=level, digest=options.digest)
     return [*lines, *record_mode.request_lines(wanted)], wanted
 

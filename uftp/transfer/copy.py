@@ -12,17 +12,14 @@ from uftp.client.auth import HttpOptions
 from uftp.client.connect import Connector
 from uftp.client.credentials import Anonymous, Credential
 from uftp.client.login import SessionOptions
-from uftp.client.session import FTPSession
 from uftp.client.url import RemoteUrl, directory_around, is_url, parse_url, session_directory
 from uftp.client.wording import printable
-from uftp.errors import UFTPError, UsageError
-from uftp.transfer import download_plan, upload_plan
+from uftp.errors import UsageError
+from uftp.transfer import upload_plan
 from uftp.transfer.archive import upload_archives
+from uftp.transfer.carrying import bring, make_pool, send
 from uftp.transfer.options import CopyOptions
-from uftp.transfer.pool import SessionPool
 from uftp.transfer.results import CopyState, CopySummary
-from uftp.transfer.resuming import keeping_journal
-from uftp.transfer.workers import Scheduler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,46 +124,10 @@ async def _download(
         raise UsageError("all sources must be on the same server; copy from each of them in turn")
     async with (
         access.connector(first, session_directory(urls), digest=options.verify) as connector,
-        _pool(connector, state, options) as pool,
+        make_pool(connector.open, state, options) as pool,
     ):
-        roots = await download_plan.find_roots(pool, urls, options, state, to_stdout=target == "-")
-        if roots and target == "-":
-            await download_plan.to_standard_output(pool, first, roots, options, state)
-        elif roots:
-            async with pool.session() as session:
-                dialect = session.dialect
-            ranges = dialect.has_ranges or dialect.has_restart
-            names = [url.display() for url in urls]
-            here, top = _place_here(target)
-            keeping = keeping_journal(
-                pool, state, options, sources=names, target=here, target_exists=_exists(here), top=top
-            )
-            async with keeping as resuming:
-                plan = download_plan.DownloadPlan(
-                    pool,
-                    state,
-                    options,
-                    first,
-                    roots,
-                    os.fsencode(target),
-                    ranges=ranges,
-                    several=len(urls) > 1,
-                    begun=resuming is not None and resuming.begun,
-                )
-                await Scheduler(pool, state, options, resuming).run(plan)
-                await trio.to_thread.run_sync(plan.set_directory_facts)
-            state.completed = True
+        await bring(pool, urls, target, options, state)
     return state.summary()
-
-
-def _place_here(path: str) -> tuple[str, bytes]:
-    """A path whatever the working directory, and the directory whose file system it is in."""
-    whole = os.path.abspath(path) + ("/" if path.endswith("/") else "")
-    return whole, os.fsencode(whole if os.path.isdir(whole) else os.path.dirname(whole))
-
-
-def _exists(path: str) -> bool:
-    return os.path.exists(path)
 
 
 async def _upload(
@@ -179,7 +140,7 @@ async def _upload(
         directory = directory_around(url)
         async with (
             access.connector(url, directory, writes=True, digest=options.verify) as connector,
-            _pool(connector, state, options) as pool,
+            make_pool(connector.open, state, options) as pool,
         ):
             await upload_archives(pool, url, names, state)
         return state.summary()
@@ -192,34 +153,7 @@ async def _upload(
     tree = len(roots) > 1 or roots[0].is_dir
     async with (
         access.connector(url, directory, writes=True, digest=options.verify, replace_links=tree) as connector,
-        _pool(connector, state, options) as pool,
+        make_pool(connector.open, state, options) as pool,
     ):
-        async with pool.session() as session:
-            dialect = session.dialect
-            info = await session.stat_or_none(url.path)
-        paths = [source if source == "-" else _place_here(source)[0] for source in sources]
-        keeping = keeping_journal(
-            pool, state, options, sources=paths, target=url.display(), target_exists=info is not None
-        )
-        async with keeping as resuming:
-            begun = resuming is not None and resuming.begun
-            plan = upload_plan.UploadPlan(
-                pool, state, options, url, info, roots, dialect=dialect, several=len(sources) > 1, begun=begun
-            )
-            await Scheduler(pool, state, options, resuming).run(plan)
-            await plan.set_directory_facts()
-        state.completed = True
+        await send(pool, url, sources, roots, options, state)
     return state.summary()
-
-
-def _pool(connector: Connector, state: CopyState, options: CopyOptions) -> SessionPool:
-    async def open_session() -> FTPSession:
-        session = await connector.open()
-        state.sessions += 1
-        state.on_session(f"session {state.sessions} on {session.name}: {session.describe()}")
-        return session
-
-    def refused(error: UFTPError) -> None:
-        state.on_note(f"going on with fewer sessions: {error}")
-
-    return SessionPool(open_session, retries=options.retries, on_refusal=refused)

@@ -43,6 +43,7 @@ class Download(FileTask):
         options: what is asked for.
         open_it: opens the target, in a thread.
         source, target: for messages and results.
+        place: path of the target; by default `target` is it.
         ranges: whether the server moves parts of files.
         looked: whether `info` is from a look at this file alone, just now.
 
@@ -59,12 +60,14 @@ class Download(FileTask):
         *,
         source: str,
         target: str,
+        place: bytes | None = None,
         ranges: bool,
         looked: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
         self.target = target
+        self._place = place
         self._path = path
         self._info = info
         self._options = options
@@ -242,7 +245,7 @@ class Download(FileTask):
         return b"%d %d" % (self._info.size, self._info.mtime_ns or 0)
 
     def place(self) -> bytes:
-        return os.path.abspath(os.fsencode(self.target))
+        return os.path.abspath(os.fsencode(self.target)) if self._place is None else self._place
 
     async def fingerprint(self, session: FTPSession) -> bytes:
         found = await self._look_before(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -18,7 +19,7 @@ from uftp.streams import Meter
 from uftp.transfer.batch import MOST_FILES, Batch, Queue, SmallFile
 from uftp.transfer.comparing import take_changed
 from uftp.transfer.directory_facts import KeptFacts
-from uftp.transfer.download import Download
+from uftp.transfer.download import Download, OpenTarget
 from uftp.transfer.local import LocalTree, Stream, Target, local_error, open_target
 from uftp.transfer.local_directories import (
     Made,
@@ -31,7 +32,7 @@ from uftp.transfer.local_directories import (
 from uftp.transfer.look_ahead import LookAhead
 from uftp.transfer.options import CopyOptions
 from uftp.transfer.pieces import Piece
-from uftp.transfer.plan import Placement, Root, join, place
+from uftp.transfer.plan import Placement, Root, join, place, place_exactly
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.rehearsal import Rehearsal
 from uftp.transfer.remote_walk import RemoteWalk
@@ -123,6 +124,23 @@ async def to_standard_output(
         state.record(FileResult(source=task.source, target="-", bytes=meter.moved))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoneTarget:
+    """The target of one file, under an exact name: it is no directory that files go into.
+
+    Attributes:
+        open: opens it, in a thread.
+        shown: what messages and the journal call it.
+        place: its path.
+        special: whether it is a pipe or a device.
+    """
+
+    open: OpenTarget
+    shown: str
+    place: bytes
+    special: bool = False
+
+
 class DownloadPlan:
     """Offers a task for each file, directories made on the way.
 
@@ -133,6 +151,7 @@ class DownloadPlan:
         target: local path.
         several: whether more than one source was named.
         begun: whether an interrupted run of the same copy has found no target: then it was made for this.
+        lone: the target, if there is one root, and it is a file that goes to an exact name.
 
     Raises:
         UsageError: see `uftp.transfer.plan.place`.
@@ -150,6 +169,7 @@ class DownloadPlan:
         ranges: bool,
         several: bool = False,
         begun: bool = False,
+        lone: LoneTarget | None = None,
     ) -> None:
         self._pool = pool
         self._state = state
@@ -158,13 +178,17 @@ class DownloadPlan:
         self._target = target
         self._ranges = ranges
         self._infos = {root.path: info for root, info in roots}
-        self._placement: Placement = place(
-            [root for root, _ in roots],
-            target=target,
-            target_is_dir=os.path.isdir(target) and not begun,
-            target_exists=os.path.exists(target) and not begun,
-            several=several,
-        )
+        self._lone = lone
+        if lone is not None:
+            self._placement: Placement = place_exactly(roots[0][0])
+        else:
+            self._placement = place(
+                [root for root, _ in roots],
+                target=target,
+                target_is_dir=os.path.isdir(target) and not begun,
+                target_exists=os.path.exists(target) and not begun,
+                several=several,
+            )
         self._tree = LocalTree(target)
         self._facts = KeptFacts()
         self._selection = Selection(options.filters)
@@ -188,6 +212,8 @@ class DownloadPlan:
 
     async def _make_target(self) -> None:
         """The directory that everything goes into; its parent has to be there."""
+        if self._lone is not None:
+            return
         if await trio.to_thread.run_sync(os.path.isdir, self._target):
             self._old.add(b"")
         if not self._placement.into_directory or self._options.dry_run:
@@ -318,6 +344,7 @@ class DownloadPlan:
     def _task(self, path: bytes, info: FileInfo, relative: bytes, *, looked: bool = False) -> Download:
         byte_range = self._options.byte_range
         in_place = byte_range is not None and byte_range.in_place
+        lone = self._lone
 
         def open_it(part: bytes | None = None) -> Target:
             if relative:
@@ -328,9 +355,10 @@ class DownloadPlan:
             path,
             info,
             self._options,
-            open_it,
+            open_it if lone is None else lone.open,
             source=self._url.display(path),
-            target=os.fsdecode(join(self._target, relative)),
+            target=os.fsdecode(join(self._target, relative)) if lone is None else lone.shown,
+            place=None if lone is None else lone.place,
             ranges=self._ranges,
             looked=looked,
         )
@@ -343,13 +371,16 @@ class DownloadPlan:
         except UFTPError as error:
             self._failed(path, relative, error)
             return
-        if not relative and await trio.to_thread.run_sync(_is_special, self._target):
+        if self._lone is not None:
+            task.special = self._lone.special
+            task.splittable = task.splittable and not task.special
+        elif not relative and await trio.to_thread.run_sync(_is_special, self._target):
             task.special = True
             task.splittable = task.splittable and await trio.to_thread.run_sync(_is_null, self._target)
         await queue.offer(task)
 
     def _failed(self, path: bytes, relative: bytes, error: UFTPError) -> None:
-        target = os.fsdecode(join(self._target, relative))
+        target = os.fsdecode(join(self._target, relative)) if self._lone is None else self._lone.shown
         self._state.record(FileResult(source=self._url.display(path), target=target, error=error))
 
     def set_directory_facts(self) -> None:

@@ -110,6 +110,7 @@ class CopyOptions:
         recursive: copy directories with all that is in them.
         preserve: keep times and permission bits.
         threads: sessions at once; None for what helps.
+        most_sessions: how many there can be at once, however many would help; None for as many as the server grants.
         split_threshold: bytes from which a file is split into ranges that several sessions carry; None for what
             helps.
         byte_range: copy only this part of each file.
@@ -131,6 +132,7 @@ class CopyOptions:
     recursive: bool = False
     preserve: bool = False
     threads: int | None = None
+    most_sessions: int | None = None
     split_threshold: int | None = None
     byte_range: ByteRange | None = None
     archive: bool = False

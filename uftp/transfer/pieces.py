@@ -50,12 +50,14 @@ class Splitting:
         threshold: bytes from which a file is split.
         automatic: whether workers are added only as work shows that is worth it.
         automatic_threshold: whether nobody has asked for a threshold.
+        most_sessions: how many workers have a session at all; None for any number.
     """
 
     most_workers: int
     threshold: int
     automatic: bool
     automatic_threshold: bool = True
+    most_sessions: int | None = None
 
     @classmethod
     def of(cls, options: CopyOptions) -> Splitting:
@@ -64,11 +66,14 @@ class Splitting:
         threshold = options.split_threshold
         if threshold is None:
             threshold = _AUTOMATIC_THRESHOLD if automatic else _EXPLICIT_THRESHOLD
+        wanted = _AUTOMATIC_WORKERS if options.threads is None else max(1, options.threads)
+        most = options.most_sessions
         return cls(
-            _AUTOMATIC_WORKERS if options.threads is None else max(1, options.threads),
+            wanted if most is None else max(1, min(wanted, most)),
             threshold,
             automatic,
             options.split_threshold is None,
+            most,
         )
 
     def piece_size(self, length: int) -> int:
@@ -99,12 +104,15 @@ class Splitting:
         worth = 1 + size // _BYTES_A_WORKER + files // _FILES_A_WORKER
         far = 2 + int(min(1.0, round_trip or 0.0) / _ROUND_TRIP_A_WORKER)
         most = max(self.most_workers, min(_FAR_WORKERS, far))
-        return max(1, min(most, pieces, worth))
+        return max(1, min(self._granted(most), pieces, worth))
 
     @property
     def most_grown(self) -> int:
         """How many workers there may be where throughput shows that they help."""
-        return max(self.most_workers, _FAR_WORKERS) if self.automatic else self.most_workers
+        return self._granted(max(self.most_workers, _FAR_WORKERS)) if self.automatic else self.most_workers
+
+    def _granted(self, wanted: int) -> int:
+        return wanted if self.most_sessions is None else min(wanted, self.most_sessions)
 
 
 def split(length: int, piece_size: int) -> Iterator[Piece]:

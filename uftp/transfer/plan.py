@@ -90,6 +90,11 @@ def place(
     return placement
 
 
+def place_exactly(root: Root) -> Placement:
+    """One file to exactly the name that was given, be it what it is."""
+    return Placement(False, (Placed(root, b""),))
+
+
 def _refuse_conflicts(items: Iterable[Placed], target: str) -> None:
     taken: dict[bytes, Root] = {}
     for item in items:

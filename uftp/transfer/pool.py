@@ -28,11 +28,15 @@ class SessionPool:
     A broken session is dropped when it comes back. If the server grants no further session the pool goes on with
     those it has, and asks again later; if there are none left and none can be opened, every borrower gets that error.
 
+    Attributes:
+        may_open: see there.
+
     Args:
         open_session: opens one.
         limit: sessions at once.
         retries: how often what may pass is tried again.
         on_refusal: told, once, why there are fewer sessions than asked for.
+        may_open: whether `open_session` could give a further one at all; if not, those that are there have to do.
     """
 
     def __init__(
@@ -42,8 +46,10 @@ class SessionPool:
         limit: int = 1,
         retries: int = 5,
         on_refusal: Callable[[UFTPError], None] = lambda error: None,
+        may_open: Callable[[], bool] = lambda: True,
     ) -> None:
         self._open_session = open_session
+        self.may_open = may_open
         self._on_refusal = on_refusal
         self._limit = limit
         self._retries = retries
@@ -164,7 +170,7 @@ class SessionPool:
                 await self._waiting.park()
 
     def _has_room(self) -> bool:
-        if self._recovering:
+        if self._recovering or (self.count and not self.may_open()):
             return False
         limit = self._limit
         if self._fewer is not None:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -54,6 +54,7 @@ async def keeping_journal(
     target: str,
     target_exists: bool = True,
     top: bytes | None = None,
+    keep: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Resuming | None]:
     """What the block's copy goes on with, and notes; None if there is no journal, which stops no copy.
 
@@ -62,6 +63,7 @@ async def keeping_journal(
         sources, target: URLs, and absolute paths.
         target_exists: whether the target is there.
         top: as for `Resuming`.
+        keep: asked when the copy ends early: whether its journal and its parts stay.
     """
     directory = journal_directory()
     journal = None
@@ -80,7 +82,7 @@ async def keeping_journal(
     if journal is None:
         yield None
         return
-    resuming = Resuming(journal, pool, state, options, top=top)
+    resuming = Resuming(journal, pool, state, options, top=top, keep=keep)
     complete = False
     try:
         yield resuming
@@ -90,7 +92,7 @@ async def keeping_journal(
         raise
     finally:
         with trio.move_on_after(_CLOSING_SECONDS, shield=True):
-            await resuming.close(complete=complete)
+            await resuming.close(complete=complete or not keep())
 
 
 def _what_counts(options: CopyOptions) -> str:
@@ -115,11 +117,20 @@ class Resuming:
         journal: locked by this process.
         pool, state, options: of the copy.
         top: a directory here that small files go to, whose file system is synced for them; None for uploads.
+        keep: whether parts are left for a later run, asked when this one ends early.
     """
 
     def __init__(
-        self, journal: Journal, pool: SessionPool, state: CopyState, options: CopyOptions, *, top: bytes | None
+        self,
+        journal: Journal,
+        pool: SessionPool,
+        state: CopyState,
+        options: CopyOptions,
+        *,
+        top: bytes | None,
+        keep: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.keep = keep
         self._journal = journal
         self._pool = pool
         self._state = state

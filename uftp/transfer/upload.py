@@ -127,7 +127,7 @@ class Upload(FileTask):
                 return Source(_STANDARD_INPUT, owned=False)
             return Source.open(self._path)
         except OSError as error:
-            raise local_error(error, self._path, "read it") from error
+            raise local_error(error, self.source, "read it") from error
 
     async def prepare(self, session: FTPSession) -> None:
         if self._from is None:
@@ -253,7 +253,7 @@ class Upload(FileTask):
                 try:
                     source.sender(0, source.size)(outgoing, meter)
                 except OSError as error:
-                    raise local_error(error, self._path, "read it") from error
+                    raise local_error(error, self.source, "read it") from error
 
         return record_moving.storage(session, self._remote, send, total=None, keep=lambda: facts)
 
@@ -366,7 +366,7 @@ class Upload(FileTask):
         try:
             found = await trio.to_thread.run_sync(os.stat, self._path)
         except OSError as error:
-            raise local_error(error, self._path, "read it") from error
+            raise local_error(error, self.source, "read it") from error
         self._fingerprint = source_fingerprint(found)
         return self._fingerprint
 

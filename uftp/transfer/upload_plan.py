@@ -22,7 +22,7 @@ from uftp.transfer.local import local_error
 from uftp.transfer.local_walk import LocalWalk
 from uftp.transfer.look_ahead import LookAhead
 from uftp.transfer.options import CopyOptions, FileFacts
-from uftp.transfer.plan import Placement, Root, join, place
+from uftp.transfer.plan import Placement, Root, join, place, place_exactly
 from uftp.transfer.pool import SessionPool
 from uftp.transfer.rehearsal import Rehearsal
 from uftp.transfer.remote_directories import RemoteDirectories
@@ -76,8 +76,11 @@ class UploadPlan:
         dialect: of the server.
         several: whether more than one source was named.
         begun: whether an interrupted run of the same copy has found no target: then it was made for this.
+        lone: what messages call the source, if there is one root, and it is a file that goes to the exact name of the
+            target.
 
     Raises:
+        Refused: a directory has the exact name.
         UsageError: see `uftp.transfer.plan.place`, or standard input without a file name to store it as.
     """
 
@@ -93,6 +96,7 @@ class UploadPlan:
         dialect: Dialect,
         several: bool = False,
         begun: bool = False,
+        lone: str | None = None,
     ) -> None:
         self._pool = pool
         self._state = state
@@ -100,13 +104,19 @@ class UploadPlan:
         self._url = url
         self._info = info
         self._dialect = dialect
-        self._placement: Placement = place(
-            roots,
-            target=url.path,
-            target_is_dir=info is not None and info.is_dir and not begun,
-            target_exists=info is not None and not begun,
-            several=several,
-        )
+        self._lone = lone
+        if lone is not None:
+            if info is not None and info.is_dir:
+                raise Refused(f"{url.display()}: a directory has this name")
+            self._placement: Placement = place_exactly(roots[0])
+        else:
+            self._placement = place(
+                roots,
+                target=url.path,
+                target_is_dir=info is not None and info.is_dir and not begun,
+                target_exists=info is not None and not begun,
+                several=several,
+            )
         if self._placement.into_directory and any(root.path == STANDARD_INPUT_NAME for root in roots):
             raise UsageError(f"{url.display()}: is a directory; give standard input a file name there")
         self._remote = RemoteDirectories(pool, retries=options.retries)
@@ -292,7 +302,7 @@ class UploadPlan:
             info,
             self._options,
             self._state,
-            source=os.fsdecode(path),
+            source=self._shown(path),
             target=self._url.display(remote),
             dialect=self._dialect,
             size=size,
@@ -315,7 +325,10 @@ class UploadPlan:
 
     def _failed(self, path: bytes, relative: bytes, error: UFTPError) -> None:
         target = self._url.display(join(self._url.path, relative))
-        self._state.record(FileResult(source=os.fsdecode(path), target=target, error=error))
+        self._state.record(FileResult(source=self._shown(path), target=target, error=error))
+
+    def _shown(self, path: bytes) -> str:
+        return os.fsdecode(path) if self._lone is None else self._lone
 
     async def set_directory_facts(self) -> None:
         """Give directories their times and modes: the deepest first, as each write changes its parent's time."""

@@ -250,7 +250,7 @@ class Scheduler:
             try:
                 yield session
             except UFTPError as error:
-                if may_pass(error) and not isinstance(error, Refused):
+                if may_pass(error) and not isinstance(error, Refused) and self._pool.may_open():
                     await session.aclose()
                 raise
 
@@ -395,12 +395,17 @@ class Scheduler:
         if task.finished:
             self._note_end(task)
             task.discard()  # closes a descriptor; removing an unfinished file may take longer
-        elif task.part_name is not None and (task.error is None or may_pass(task.error) or self._pool.failed):
+        elif self._is_kept(task):
             await self._leave(task)
         else:
             await self._remove_parts(task)
             self._note_end(task)
         self._open_tasks.discard(task)
+
+    def _is_kept(self, task: FileTask) -> bool:
+        if task.part_name is None or self._resuming is None or not self._resuming.keep():
+            return False
+        return task.error is None or may_pass(task.error) or self._pool.failed
 
     def _note_end(self, task: FileTask) -> None:
         if self._resuming is not None:
