@@ -130,15 +130,19 @@ class AuthServer:
     Args:
         credential: who one is.
         options: TLS and addresses.
+        client: makes the connections, and stays open for its owner; of `options` only the headers count then.
 
     Raises:
         LocalFileError: the CA file cannot be read.
     """
 
-    def __init__(self, credential: Credential, options: HttpOptions | None = None) -> None:
+    def __init__(
+        self, credential: Credential, options: HttpOptions | None = None, *, client: httpx2.AsyncClient | None = None
+    ) -> None:
         self._credential = credential
         self._options = options or HttpOptions()
-        self._http: httpx2.AsyncClient | None = None
+        self._http = client
+        self._owned = client is None
         self._sessions: dict[str, _SecuritySession] = {}
 
     async def __aenter__(self) -> Self:
@@ -149,7 +153,7 @@ class AuthServer:
 
     async def aclose(self) -> None:
         """Close idle connections."""
-        if self._http is not None:
+        if self._http is not None and self._owned:
             await self._http.aclose()
             self._http = None
 
