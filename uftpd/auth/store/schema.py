@@ -110,3 +110,95 @@ share_stops = Table(
     Column("stopped", Double, nullable=False),
     Index("share_stops_by_time", "stopped"),
 )
+
+# Managed transfers. People and pairs of ends stand as hashes in indexes, which long names do not fit into. `sources`,
+# `target` and `details` (options, accounts) are JSON. `submission` is what the client called the submission, with the
+# person, hashed. `drive` belongs to whoever holds the lease. `callback_at` is 0 unless a callback is due.
+transfers = Table(
+    "transfers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("person", Text, nullable=False),
+    Column("person_hash", LargeBinary(32), nullable=False),
+    Column("pair_hash", LargeBinary(32), nullable=False),
+    Column("submission", LargeBinary(32)),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("wanted", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("sources", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("found", BigInteger, nullable=False),
+    Column("rate", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("started", Double, nullable=False),
+    Column("ended", Double, nullable=False),
+    Column("changed", Double, nullable=False),
+    Column("next_try", Double, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("drive", Text, nullable=False),
+    Column("lease_holder", String(64), nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("callback", Text, nullable=False),
+    Column("callback_tries", Integer, nullable=False),
+    Column("callback_at", Double, nullable=False),
+    Index("transfers_by_turn", "state", "person_hash", "pair_hash", "next_try"),
+    Index("transfers_by_person", "person_hash", "created", "id"),
+    Index("transfers_by_time", "created", "id"),
+    Index("transfers_by_end", "ended"),
+    Index("transfers_by_callback", "callback_at"),
+    Index("transfers_by_submission", "submission", unique=True),
+)
+
+# When a transfer of somebody was last begun: whose turn it is next follows from that.
+transfer_turns = Table(
+    "transfer_turns",
+    metadata,
+    Column("person_hash", LargeBinary(32), primary_key=True),
+    Column("last_started", Double, nullable=False),
+)
+
+# One row a source of a transfer; `copy` names the copy at the node, as whoever drives it wrote it down.
+transfer_sources = Table(
+    "transfer_sources",
+    metadata,
+    Column("transfer_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("copy", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("found", BigInteger, nullable=False),
+    Column("rate", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+)
+
+# Files that could not be copied; `number` grows, and is never used again within a transfer.
+transfer_errors = Table(
+    "transfer_errors",
+    metadata,
+    Column("transfer_id", String(64), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("source_number", Integer, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("error", Text, nullable=False),
+)
+
+# What the owner left to log in elsewhere, sealed with a key that is not in the store; gone when the transfer has ended.
+transfer_credentials = Table(
+    "transfer_credentials",
+    metadata,
+    Column("transfer_id", String(64), primary_key=True),
+    Column("side", String(16), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
