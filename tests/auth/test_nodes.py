@@ -15,7 +15,7 @@ import trustme
 from fake_node import FakeNode, serving
 from running_auth import Pki, StartAuth
 
-from uftp.protocol.command_port import PingRequest, RequestRefused, TransferRequest, UserInfoRequest
+from uftp.protocol.command_port import PingRequest, RequestRefused, TransferRequest, UserInfoRequest, encode_request
 from uftp.protocol.command_replies import PingReply
 from uftpd.auth.errors import NotFound
 from uftpd.auth.nodes.client import CommandPort, NodeUnreachable
@@ -210,6 +210,65 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, pki: Pki) -> None:
         CommandPort(CommandPortClient(ca=pki.ca_path), certificate, tmp_path / "none.key")
     with pytest.raises(ConfigError, match=r"junk\.pem: no certificate with its unencrypted key"):
         CommandPort(CommandPortClient(ca=pki.ca_path), certificate, tmp_path / "junk.pem")
+
+
+# -- who may copy with whom -------------------------------------------------------------------------------------------
+
+
+async def test_peers_are_named_only_to_a_node_that_knows_copies(pki: Pki) -> None:
+    wanted = TransferRequest(user="u", secret="", peers=("data2.example.org:64434",))
+    for features, named in (((), ()), (("UTC",), ()), (("UTC", "RCP-PROGRESS"), wanted.peers)):
+        async with serving(FakeNode(ping=PingReply(features=features))) as node:
+            instance = _node_instance(node, pki, _Clock())
+            await instance.ping(max_age=0)
+            await instance.transfer(wanted)
+            assert node.transfers[0].peers == named
+            assert ("peers" in node.fields[-1]) == bool(named)
+
+
+async def test_where_clients_find_a_node_is_known_from_its_answers(pki: Pki) -> None:
+    async with serving(FakeNode(ftp_port=2811)) as node:
+        instance = _node_instance(node, pki, _Clock())
+        assert instance.ftp_address is None
+        assert instance.was_never_heard()
+        await instance.ping(max_age=0)
+        assert not instance.was_never_heard()
+        assert instance.ftp_address is None, "this one does not tell its port to a ping"
+        await instance.transfer(TransferRequest(user="u", secret=""))
+        assert str(instance.ftp_address) == "ftp.example.org:2811"
+        node.ping = PingReply(listen_port=64000)
+        await instance.ping(max_age=0)
+        assert str(instance.ftp_address) == "ftp.example.org:64000"
+        later = _node_instance(node, pki, _Clock())
+        later.take_over(instance)
+        assert later.ftp_address == instance.ftp_address
+
+
+async def test_every_node_that_is_known_may_be_copied_with(pki: Pki) -> None:
+    settings = CommandPortClient(ca=pki.ca_path)
+    port = CommandPort(settings, pki.directory / "auth.pem", pki.directory / "auth.key", _Clock())
+    async with (
+        serving(FakeNode(ping=PingReply(listen_port=1001))) as first,
+        serving(FakeNode(ping=PingReply(listen_port=1002))) as second,
+        serving(FakeNode(closed=True)) as down,
+        trio.open_nursery() as background,
+    ):
+
+        def node(name: str, fake: FakeNode, number: int, host: str) -> NodeInstance:
+            where = Instance(host=host, command=HostPort.parse(fake.address), plain=True)
+            return NodeInstance(name, number, where, port, settings, _Clock())
+
+        nodes = [node("A", first, 1, "2001:db8::1"), node("A", second, 2, "b.example.org"), node("A", down, 3, "c")]
+        odd = node("B", second, 1, "[::1]]")
+        registry = NodeRegistry({"A": LogicalServer("A", "", nodes), "B": LogicalServer("B", "", [odd])})
+        # Shortly after the start: those nobody has heard of are asked first.
+        expected = ("[2001:db8::1]:1001", "b.example.org:1002")
+        assert await registry.peers(background, wait_seconds=30) == expected
+        assert (first.pings, second.pings) == (1, 2)
+        assert await registry.peers(background, wait_seconds=30) == expected
+        assert (first.pings, second.pings) == (1, 2), "nobody is asked twice"
+        request = TransferRequest(user="u", secret="s", peers=expected)
+        assert b"\npeers=[2001:db8::1]:1001,b.example.org:1002\n" in encode_request(request, extensions=True)
 
 
 # -- one node's health ------------------------------------------------------------------------------------------------

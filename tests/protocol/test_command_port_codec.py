@@ -27,6 +27,7 @@ from uftp.protocol.command_port import (
     TransferRequest,
     UserInfoRequest,
     encode_request,
+    is_peer,
     parse_addresses,
     parse_request,
     plain_address,
@@ -195,6 +196,9 @@ def test_quirks_of_the_framing_that_are_kept() -> None:
         ("expires=10", {"expires": 10.0}),
         ("max-logins=3", {"max_logins": 3}),
         ("http=true", {"http": True}),
+        ("peers=d.example.org:64434,[2001:db8::1]:21,,", {"peers": ("d.example.org:64434", "[2001:db8::1]:21")}),
+        ("peers=d%C3%A4ta:1", {"peers": ("d\u00e4ta:1",)}),
+        ("peers=", {"peers": ()}),
         ("append=true\noffset=7\nsend=x\nunknown=1", {"append": True}),
         ("request-id=" + "x" * 200, {"request_id": "x" * 128}),
         ("client-ip=192.0.2.7, ::ffff:192.0.2.7 0:0:0:0:0:0:0:1", {"client_ip": (OTHER, ipaddress.ip_address("::1"))}),
@@ -217,7 +221,9 @@ def test_fields(line: str, expected: dict[str, object]) -> None:
      "rateLimit=-1", "rateLimit=-", "rateLimit=" + "9" * 5000, "expires=0", "max-logins=0", "purpose=other",
      "client-ip=localhost", "client-ip=127.0.0.1,300.0.0.1", "key=x", "key=****", "key=\u00e4", "key=AQI=",
      "key=AQIDBA==\nalgo=AES", "key=AQIDBA==\nalgo=aes", "scope=/etc", "scope=a/../b", "scope=%2e%2e", "scope=a%00",
-     "scope=", "scope=.", "scope=%2e/", "scope=//"],
+     "scope=", "scope=.", "scope=%2e/", "scope=//", "peers=host", "peers=host:", "peers=:1", "peers=a b:1",
+     "peers=a%0Ab:1", "peers=a%2Cb:1", "peers=::1:21", "peers=[a]b:1", "peers=host:123456",
+     "peers=" + ",".join(["host:1"] * 101)],
 )  # fmt: skip
 def test_values_that_are_refused(line: str) -> None:
     with pytest.raises(RequestRefused):
@@ -277,6 +283,14 @@ transfers = st.builds(
     expires=st.none() | st.integers(1, 10**6).map(float),
     max_logins=st.none() | st.integers(1, 1000),
     http=st.booleans(),
+    peers=st.lists(
+        st.one_of(
+            st.from_regex(r"[a-z0-9.-]{1,20}:[0-9]{1,5}", fullmatch=True),
+            st.ip_addresses(v=6).map(lambda address: f"[{plain_address(address)}]:21"),
+            st.from_regex(r"[\w%;=+]{1,20}:[0-9]{1,5}", fullmatch=True),
+        ).filter(is_peer),
+        max_size=5,
+    ).map(tuple),
 )
 
 

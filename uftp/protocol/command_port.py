@@ -25,6 +25,9 @@ MAX_REQUEST_BYTES = 64 * 1024  # the largest legal request (two pattern lists) i
 MAX_RATE = 2**50  # bytes a second, a petabyte: above this a limit is none, and numbers get too large for the kernel
 DEFAULT_SECRET_LIFETIME = 300.0  # seconds to the first login (DATA-PLANE 1.6)
 
+MAX_PEERS = 100  # data nodes named in one request; with the longest names that is half of the largest one
+
+_PEER = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[^\s,:\[\]\x00-\x20\x7f]{1,255}):[0-9]{1,5}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 T = TypeVar("T")
@@ -224,6 +227,7 @@ def _parse_transfer(fields: Mapping[str, str]) -> TransferRequest:
         expires=float(_integer(fields, "expires", 0, minimum=1)) if fields.get("expires") else None,
         max_logins=_integer(fields, "max-logins", 0, minimum=1) if fields.get("max-logins") else None,
         http=_boolean(fields, "http"),
+        peers=_parse_peers(fields.get("peers", "")),
     )
 
 
@@ -309,6 +313,16 @@ def _parse_scope(text: str) -> bytes:
     return inside
 
 
+def _parse_peers(text: str) -> tuple[str, ...]:
+    items = [item for item in text.split(",") if item]
+    if len(items) > MAX_PEERS:
+        raise RequestRefused(f"'peers' has more than {MAX_PEERS} items")
+    peers = tuple(urllib.parse.unquote(item) for item in items)
+    if not all(is_peer(peer) for peer in peers):
+        raise RequestRefused("An item of 'peers' is no HOST:PORT")
+    return peers
+
+
 def parse_addresses(text: str) -> tuple[IPAddress, ...]:
     """Read a `client-ip` list: commas and blanks separate, IPv4-mapped IPv6 means IPv4 (DATA-PLANE 1.7).
 
@@ -337,6 +351,11 @@ def plain_address(address: IPAddress) -> IPAddress:
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return ipaddress.IPv6Address(int(address)) if address.scope_id is not None else address
+
+
+def is_peer(text: str) -> bool:
+    """Whether `text` can be an item of `peers`: HOST:PORT or [IPv6]:PORT."""
+    return _PEER.fullmatch(text) is not None and is_clean(text)
 
 
 def is_clean(text: str) -> bool:
@@ -435,6 +454,10 @@ def _extension_fields(request: TransferRequest) -> list[tuple[str, str]]:
         fields.append(("max-logins", str(request.max_logins)))
     if request.http:
         fields.append(("http", "true"))
+    if request.peers:
+        if len(request.peers) > MAX_PEERS or not all(is_peer(peer) for peer in request.peers):
+            raise RequestRefused(f"'peers' has more than {MAX_PEERS} items, or one that is no HOST:PORT")
+        fields.append(("peers", ",".join(urllib.parse.quote(peer, safe="[]:.-_") for peer in request.peers)))
     return fields
 
 

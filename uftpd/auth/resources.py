@@ -136,6 +136,9 @@ class Resources:
                 forwarded=context.forwarded,
                 policy=self._config.sessions,
                 request_id=context.request_id,
+                peers=await self._services.registry.peers(
+                    self._services.background, wait_seconds=self._config.command_port.status_wait_seconds
+                ),
             )
             context.facts |= {"user": transfer.user, "client": ",".join(map(str, transfer.client_ip))}
             session = await open_session(

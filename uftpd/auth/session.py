@@ -45,6 +45,7 @@ async def assemble(
     forwarded: str | None,
     policy: Sessions,
     request_id: str,
+    peers: tuple[str, ...] = (),
 ) -> TransferRequest:
     """The transfer request for a client's request, still without secret.
 
@@ -56,6 +57,7 @@ async def assemble(
         forwarded: what a trusted proxy says of the client's address; None without one.
         policy: what clients may ask for.
         request_id: names the request in the logs.
+        peers: data nodes that it may have this one copy with.
 
     Raises:
         BadRequest: the group is not the person's, no client address can be used, or a value cannot be sent.
@@ -87,6 +89,7 @@ async def assemble(
         includes=path_patterns(granted, server.name, "includes"),
         excludes=path_patterns(granted, server.name, "excludes"),
         request_id=request_id,
+        peers=peers,
     )
     try:
         encode_request(transfer)

@@ -20,8 +20,10 @@ from uftp.protocol.command_replies import (
 from uftpd.auth.events import event, logger
 from uftpd.auth.nodes.client import CommandPort, NodeUnreachable
 from uftpd.config.auth import CommandPortClient, Instance
+from uftpd.config.toml import HostPort
 
 SECRET_BYTES = 16  # twice that many hexadecimal digits
+COPIES = "RCP-PROGRESS"  # of a node that keeps to the peers it is told (EXTENSIONS sections 3 and 7)
 STATUS_SECONDS = 1.0  # an answer younger than this is news enough for a status
 MIN_REST_SECONDS = 1.0  # between background pings of a node that is down, whatever the configuration says
 
@@ -84,12 +86,19 @@ class NodeInstance:
         self._last_reason = ""
         self._lock = trio.Lock()
         self._ping_over: trio.Event | None = None
+        self._ftp_port = 0
 
     def take_over(self, other: NodeInstance) -> None:
         """Go on with what is known of the node under its former configuration."""
         self.up, self.ping_reply = other.up, other.ping_reply
         self._failed_at, self._pinged_at = other._failed_at, other._pinged_at
         self._last_reason = other._last_reason
+        self._ftp_port = other._ftp_port
+
+    @property
+    def ftp_address(self) -> HostPort | None:
+        """Where clients are sent; None until the node has told its port."""
+        return HostPort(self.settings.host, self._ftp_port) if self._ftp_port else None
 
     # -- health -----------------------------------------------------------------------------------------------------
 
@@ -102,6 +111,10 @@ class NodeInstance:
     def answered_within(self, seconds: float) -> bool:
         """Whether it lives, as far as a ping of the last so many seconds tells."""
         return self.up and self._pinged_at is not None and self._clock() < self._pinged_at + seconds
+
+    def was_never_heard(self) -> bool:
+        """Whether neither an answer nor a failure has told anything about it yet."""
+        return self.up and self.ping_reply is None
 
     def is_known_to_live(self) -> bool:
         """Whether an answer is so young that a status can be told from it."""
@@ -156,6 +169,7 @@ class NodeInstance:
             except NodeUnreachable:
                 return None
             self.ping_reply = parse_ping_reply(reply)
+            self._ftp_port = self.ping_reply.listen_port or self._ftp_port
             self._pinged_at = self._clock()
             return self.ping_reply
 
@@ -191,7 +205,10 @@ class NodeInstance:
             NodeUnreachable: no reply.
             RequestRefused: the node's own words, or it cannot keep to the request's restrictions.
         """
-        extensions = self.ping_reply is not None and bool(self.ping_reply.features)
+        features = self.ping_reply.features if self.ping_reply is not None else ()
+        extensions = bool(features)
+        if request.peers and COPIES not in features:
+            request = replace(request, peers=())
         if needs_extensions(request) and not extensions:
             raise RequestRefused("this data node is too old for restricted sessions")
         attempt = request
@@ -202,7 +219,9 @@ class NodeInstance:
             return attempt
 
         reply = await self._ask(next_attempt, extensions=extensions)
-        return Announced(parse_transfer_reply(reply), attempt.secret)
+        port = parse_transfer_reply(reply)
+        self._ftp_port = port or self._ftp_port
+        return Announced(port, attempt.secret)
 
     async def user_info(self, account: str) -> UserInfoReply:
         """Home and accepted SSH keys of an account.

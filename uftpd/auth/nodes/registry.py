@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import trio
 
+from uftp.protocol.command_port import MAX_PEERS, is_peer
 from uftpd.auth.errors import NotFound
 from uftpd.auth.nodes.client import CommandPort
 from uftpd.auth.nodes.instance import NodeInstance
@@ -106,6 +107,21 @@ class NodeRegistry:
             raise NotFound(f"No such server instance: '{segment}', please check your URL")
         return server, number
 
+    async def peers(self, background: trio.Nursery, *, wait_seconds: float) -> tuple[str, ...]:
+        """`host:port` of the data nodes, as clients are told them: each may copy with every other one.
+
+        Args:
+            background: nodes nobody has heard of yet, shortly after the start, are asked here.
+            wait_seconds: how long to wait for these.
+
+        Returns:
+            Those whose port is known, at most as many as a request can name.
+        """
+        instances = [instance for server in self.servers.values() for instance in server.instances]
+        await _wait([i.background_ping(background) for i in instances if i.was_never_heard()], wait_seconds)
+        known = (str(instance.ftp_address) for instance in instances if instance.ftp_address is not None)
+        return tuple(dict.fromkeys(peer for peer in known if is_peer(peer)))[:MAX_PEERS]
+
     async def watch(self) -> None:
         """Keep knowing which nodes live, for ever."""
         async with trio.open_nursery() as nursery:
@@ -126,9 +142,14 @@ class NodeRegistry:
             for instance in instances
             if not (instance.is_left_alone() or instance.is_known_to_live())
         ]
-        with trio.move_on_after(wait_seconds):
-            for answered in asked:
-                await answered.wait()
+        await _wait(asked, wait_seconds)
+
+
+async def _wait(events: Sequence[trio.Event], seconds: float) -> None:
+    """Wait for all of them, but not longer than that."""
+    with trio.move_on_after(seconds):
+        for event in events:
+            await event.wait()
 
 
 def build_registry(
