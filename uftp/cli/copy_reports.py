@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from uftp.transfer.results import CopyState, CopySummary, FileResult
 
 # Options whose value is a secret, or holds one behind a colon.
-_SECRET_OPTIONS: Final = ("-A", "--auth-token")
-_USER_OPTIONS: Final = ("-u", "--user")
+_SECRET_OPTIONS: Final = ("-A", "--auth-token", "--source-token", "--target-token", "--one-time-password")
+_USER_OPTIONS: Final = ("-u", "--user", "--source-user", "--target-user")
 _URL_PASSWORD: Final = re.compile(r"(ftp://[^/@:]*):[^/@]*@", re.IGNORECASE)
 
 
@@ -150,9 +150,12 @@ def resume_command(arguments: list[str]) -> str:
     """The command line that was run, as it is typed again; secrets in it as `...`."""
     shown = [os.path.basename(arguments[0])]
     previous = ""
+    one_time = "-p" if "rcp" in arguments[1:2] else "-A"  # for others -p keeps times
     for argument in arguments[1:]:
         name, equals, value = argument.partition("=")
-        if previous in _SECRET_OPTIONS and not argument.startswith("@"):
+        if argument.startswith(one_time) and argument[2:3] not in ("", "@"):
+            shown.append(f"{one_time}...")
+        elif previous in (*_SECRET_OPTIONS, one_time) and not argument.startswith("@"):
             shown.append("...")
         elif previous in _USER_OPTIONS and ":" in argument:
             shown.append(argument.partition(":")[0] + ":...")

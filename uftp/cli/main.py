@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "find": ("find", "List a directory tree."),
     "stat": ("stat", "Show what is known of a file."),
     "cp": ("cp", "Copy files to or from a server."),
+    "rcp": ("rcp", "Copy from one server to another."),
     "sync": ("sync", "Make a tree or a file equal to another, moving only what differs."),
     "cat": ("cat", "Write files to standard output."),
     "mkdir": ("mkdir", "Create directories."),

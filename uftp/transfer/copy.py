@@ -106,8 +106,10 @@ async def copy_files(
     if options.archive and (any(remote) or not is_url(target)):
         raise UsageError("archives are unpacked on the server: the sources must be here, the target a directory there")
     if is_url(target):
+        if all(remote):
+            raise UsageError("both sides are servers; `uftp rcp` copies from one to the other")
         if any(remote):
-            raise UsageError("one side must be local: copies between servers are not available yet")
+            raise UsageError("sources must be all local or all on a server")
         return await _upload(sources, parse_url(target), access, options, state)
     if not all(remote):
         if any(remote):
