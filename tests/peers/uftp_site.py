@@ -82,6 +82,10 @@ class Site:
         """The certificate to trust."""
         return str(self.ready["ca"])
 
+    def log(self) -> str:
+        """What it has logged so far."""
+        return (Path(self.ca).parent / "uftpd.log").read_text()
+
     @property
     def ftp(self) -> tuple[str, int]:
         """Where the data node serves FTP."""

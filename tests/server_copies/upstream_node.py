@@ -141,9 +141,9 @@ class UpstreamNode:
 
 
 @contextlib.contextmanager
-def upstream_node(root: Path) -> Iterator[UpstreamNode]:
+def upstream_node(root: Path, host: str = "127.0.0.1") -> Iterator[UpstreamNode]:
     """One for the block, with its files in `root`."""
-    node = UpstreamNode(root)
+    node = UpstreamNode(root, host)
     try:
         yield node
     finally:
