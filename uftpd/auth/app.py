@@ -13,6 +13,8 @@ from uftpd.auth.openapi import Description
 from uftpd.auth.pages.account import Account
 from uftpd.auth.pages.assets import asset_endpoints
 from uftpd.auth.pages.failures import ErrorPages, base_path
+from uftpd.auth.pages.login import LoginPages
+from uftpd.auth.pages.transfers import TransferPages
 from uftpd.auth.resources import Resources
 from uftpd.auth.services import Services
 from uftpd.auth.shares.delivery import Delivery
@@ -34,7 +36,14 @@ def all_endpoints(services: Services) -> list[Endpoint]:
         *PublicHealth(services).endpoints(),
     ]
     # Pages are for people, and no part of what is described to programs.
-    return [*described, *Description(described).endpoints(), *asset_endpoints(), *Account(services, owners).endpoints()]
+    return [
+        *described,
+        *Description(described).endpoints(),
+        *asset_endpoints(),
+        *LoginPages(services).endpoints(),
+        *Account(services, owners).endpoints(),
+        *TransferPages(services).endpoints(),
+    ]
 
 
 def build_app(services: Services) -> Edge:

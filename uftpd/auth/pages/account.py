@@ -1,4 +1,4 @@
-"""`/ui/login`, `/ui/shares`: where somebody sees, makes and revokes their shares, with a browser and nothing else.
+"""`/ui/shares`: where somebody sees, makes and revokes their shares, with a browser and nothing else.
 
 What may be shared, and by whom, is decided where `/rest/share` decides it; here are only forms and cookies.
 """
@@ -15,14 +15,13 @@ from starlette.responses import RedirectResponse, Response
 from uftp.protocol.dn import canonical
 from uftpd.auth.edge import context_of
 from uftpd.auth.endpoints import ANY, Access, Caller, Endpoint
-from uftpd.auth.errors import BadRequest, NotFound, Refused, RequestError
+from uftpd.auth.errors import BadRequest, RequestError
 from uftpd.auth.identity.base import ANONYMOUS_DN
 from uftpd.auth.pages.failures import base_path
-from uftpd.auth.pages.forms import FORM, check_origin, form_token, read_form
-from uftpd.auth.pages.negotiation import prefers_page
-from uftpd.auth.pages.render import login_page, shares_page
-from uftpd.auth.pages.views import LoginView, OwnShare, ReceivedShare, SharesView
-from uftpd.auth.pages.visitors import PLACE, Visitor, Visitors, new_secret
+from uftpd.auth.pages.forms import FORM
+from uftpd.auth.pages.render import shares_page
+from uftpd.auth.pages.views import OwnShare, ReceivedShare, SharesView
+from uftpd.auth.pages.visitors import PLACE, Visitor, Visitors
 from uftpd.auth.resources import share_base_url
 from uftpd.auth.services import Services
 from uftpd.auth.shares.describe import link
@@ -43,8 +42,6 @@ _USUAL_LIFETIME = 7 * _DAY
 _FIELDS = ("path", "server", "lifetime", "access", "whom", "person", "onetime")
 _SEE_OTHER = 303
 _REVOKED = "The share is revoked. Nobody can use its link any more."
-_WRONG = "That name and password are not accepted. Look at upper and lower case, and try again."
-_WRONG_TOKEN = "That token is not accepted; it may have expired."  # noqa: S105 - a sentence
 
 
 class Account:
@@ -68,11 +65,6 @@ class Account:
         if not self._settings.enabled:
             return []
         table = (
-            ("GET", "/", self.home, "Leads people to the shares."),
-            ("GET", PLACE, self.home, "Leads people to the shares."),
-            ("GET", f"{PLACE}/login", self.ask, "Asks who somebody is."),
-            ("POST", f"{PLACE}/login", self.log_in, "Logs somebody in."),
-            ("POST", f"{PLACE}/logout", self.log_out, "Logs somebody out."),
             ("GET", f"{PLACE}/shares", self.show, "What somebody shares."),
             ("POST", f"{PLACE}/shares", self.make, "Makes a share."),
             ("POST", f"{PLACE}/shares/revoke", self.revoke, "Ends a share."),
@@ -90,63 +82,6 @@ class Account:
             for method, path, handler, summary in table
         ]
 
-    # -- who is there -----------------------------------------------------------------------------------------------
-
-    async def home(self, request: Request, caller: Caller) -> Response:
-        """`GET /ui`, and the server's own address: who types that into a browser is a person.
-
-        Raises:
-            NotFound: it is a program.
-        """
-        if not prefers_page(request):
-            raise NotFound("No such resource, please check your URL")
-        return self._go("/shares")
-
-    async def ask(self, request: Request, caller: Caller) -> Response:
-        """`GET /ui/login`."""
-        context_of(request).outcome = "page"
-        if await self._visitors.find(request) is not None:
-            return self._go("/shares")
-        return self._login_page(request)
-
-    async def log_in(self, request: Request, caller: Caller) -> Response:
-        """`POST /ui/login`."""
-        context_of(request).outcome = "login refused"
-        form = await read_form(request, self._services.config.limits)
-        check_origin(request, form, self._visitors.stranger(request))
-        try:
-            visitor = await self._visitors.log_in(form, request)
-        except Refused:
-            problem = _WRONG_TOKEN if form.get("bearer") else _WRONG
-            return self._login_page(request, problem=problem, user=form.get("user", ""), status=403)
-        except RequestError as error:
-            return self._login_page(request, problem=str(error), user=form.get("user", ""), status=error.status)
-        context_of(request).outcome = "logged in"
-        reply = self._go("/shares")
-        self._visitors.remember(reply, visitor, request)
-        return reply
-
-    async def log_out(self, request: Request, caller: Caller) -> Response:
-        """`POST /ui/logout`."""
-        form = await read_form(request, self._services.config.limits)
-        visitor = await self._visitors.find(request)
-        reply = self._go("/login")
-        if visitor is not None:
-            check_origin(request, form, visitor.session.id)
-            await self._visitors.log_out(visitor)
-            context_of(request).outcome = "logged out"
-        self._visitors.forget(reply, request)
-        return reply
-
-    def _login_page(self, request: Request, *, problem: str = "", user: str = "", status: int = 200) -> Response:
-        secret = self._visitors.stranger(request) or new_secret()
-        view = LoginView(token=form_token(secret), problem=problem, user=user[:256], base=self._base)
-        reply = login_page(view, status=status)
-        self._visitors.meet(reply, request, secret)
-        return reply
-
-    # -- shares -----------------------------------------------------------------------------------------------------
-
     async def show(self, request: Request, caller: Caller) -> Response:
         """`GET /ui/shares`."""
         context_of(request).outcome = "page"
@@ -159,7 +94,7 @@ class Account:
     async def make(self, request: Request, caller: Caller) -> Response:
         """`POST /ui/shares`."""
         context_of(request).outcome = "share refused"
-        visitor, form = await self._sent(request)
+        visitor, form = await self._visitors.sent(request, self._services.config.limits)
         if visitor is None:
             return self._go("/login")
         try:
@@ -172,24 +107,12 @@ class Account:
 
     async def revoke(self, request: Request, caller: Caller) -> Response:
         """`POST /ui/shares/revoke`."""
-        visitor, form = await self._sent(request)
+        visitor, form = await self._visitors.sent(request, self._services.config.limits)
         if visitor is None:
             return self._go("/login")
         server = server_with_shares(self._services, form.get("server", ""))
         await self._owners.withdraw(visitor.caller, server, form.get("id", ""), request, stop=True)
         return self._go("/shares?done=revoked")
-
-    async def _sent(self, request: Request) -> tuple[Visitor | None, Mapping[str, str]]:
-        """Who sent a form, and what is in it.
-
-        Raises:
-            Refused: it was not sent by our own page.
-        """
-        form = await read_form(request, self._services.config.limits)
-        visitor = await self._visitors.find(request)
-        if visitor is not None:
-            check_origin(request, form, visitor.session.id)
-        return visitor, form
 
     async def _shares_page(
         self,
@@ -226,6 +149,7 @@ class Account:
             form={name: (form if form is not None else usual).get(name, "") for name in _FIELDS},
             problem=problem,
             done=done,
+            transfers=self._services.transfers is not None,
             base=self._base,
         )
         reply = shares_page(view, status=status)

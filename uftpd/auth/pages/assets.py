@@ -17,7 +17,7 @@ from uftpd.auth.errors import NotFound
 
 PATH = "/ui/static"
 
-_NAMES = ("page.css", "page.js", "icon.svg")
+_NAMES = ("page.css", "page.js", "live.js", "icon.svg")
 _ADDRESS = re.compile(r"([a-z]+)\.([0-9a-f]{16})\.([a-z]+)")
 _FOREVER = "public, max-age=31536000, immutable"
 

@@ -20,7 +20,8 @@ from starlette.responses import HTMLResponse, Response
 from uftpd.auth.pages.assets import asset_path
 from uftpd.auth.pages.order import PAGE_ENTRIES
 from uftpd.auth.pages.readme import readme_markup
-from uftpd.auth.pages.text import exact_size, human_size, is_plain, time_markup, visible, visible_markup
+from uftpd.auth.pages.text import exact_size, human_duration, human_size, is_plain, time_markup, visible, visible_markup
+from uftpd.auth.pages.transfer_views import OneTransferView, TransfersView
 from uftpd.auth.pages.views import (
     PASSWORD_FIELD,
     DirectoryView,
@@ -85,6 +86,7 @@ def _load() -> Mapping[str, Template]:
         "visible": visible,
         "size": human_size,
         "exact_size": exact_size,
+        "duration": human_duration,
         "time": time_markup,
         "address": _address,
         "is_plain": is_plain,
@@ -97,7 +99,13 @@ _TEMPLATES = _load()
 
 
 def render(
-    template: str, status: int, base: str, headers: Mapping[str, str] | None, *, uploads: bool = False, **values: Any
+    template: str,
+    status: int,
+    base: str,
+    headers: Mapping[str, str] | None,
+    *,
+    script_asks: bool = False,
+    **values: Any,
 ) -> Response:
     """A page from a template.
 
@@ -106,7 +114,7 @@ def render(
         status: of the reply.
         base: path in front of all addresses.
         headers: further ones of the reply.
-        uploads: whether the script may send requests.
+        script_asks: whether scripts may send requests.
         values: what the template uses.
     """
     nonce = secrets.token_urlsafe(18)
@@ -115,7 +123,7 @@ def render(
         f"style-src 'nonce-{nonce}'",
         f"script-src 'nonce-{nonce}'",
         "img-src 'self'",
-        *(["connect-src 'self'"] if uploads else []),
+        *(["connect-src 'self'"] if script_asks else []),
         "form-action 'self'",
         "frame-ancestors 'none'",
         "base-uri 'none'",
@@ -144,7 +152,7 @@ def _directory_page(view: DirectoryView, headers: Mapping[str, str] | None) -> R
         200,
         view.base,
         headers,
-        uploads=view.share.writable,
+        script_asks=view.share.writable,
         view=view,
         order=order,
         entries=shown,
@@ -174,7 +182,7 @@ def _totals(entries: Iterable[Entry]) -> str:
 
 def file_page(view: FileView, *, headers: Mapping[str, str] | None = None) -> Response:
     """A file; status 200."""
-    return render("file.html", 200, view.base, headers, uploads=view.share.writable, view=view)
+    return render("file.html", 200, view.base, headers, script_asks=view.share.writable, view=view)
 
 
 def password_page(view: PasswordView, *, headers: Mapping[str, str] | None = None) -> Response:
@@ -190,6 +198,26 @@ def login_page(view: LoginView, *, status: int = 200) -> Response:
 def shares_page(view: SharesView, *, status: int = 200) -> Response:
     """What somebody shares."""
     return render("shares.html", status, view.base, None, view=view)
+
+
+def transfers_page(view: TransfersView, *, status: int = 200) -> Response:
+    """Somebody's transfers."""
+    return render("transfers.html", status, view.base, None, script_asks=True, view=view)
+
+
+def transfers_part(view: TransfersView) -> Response:
+    """What of that changes; it is the same as long as that is."""
+    return render("transfers_part.html", 200, view.base, None, view=view)
+
+
+def transfer_page(view: OneTransferView, *, status: int = 200) -> Response:
+    """One transfer."""
+    return render("transfer.html", status, view.base, None, script_asks=True, view=view)
+
+
+def transfer_part(view: OneTransferView) -> Response:
+    """What of that changes."""
+    return render("transfer_part.html", 200, view.base, None, view=view)
 
 
 def error_page(view: ErrorView, *, headers: Mapping[str, str] | None = None) -> Response:

@@ -84,6 +84,16 @@ def exact_size(count: int) -> str:
     return f"{count:,}".replace(",", "\u202f") + (" byte" if count == 1 else " bytes")
 
 
+def human_duration(seconds: float) -> str:
+    """A time in its two largest units, as `2 min 5 s`."""
+    left = round(seconds)
+    if left >= 2 * 86400:
+        return f"{left // 86400} days"
+    parts = ((left // 3600, "h"), (left % 3600 // 60, "min"), (left % 60, "s"))
+    shown = [f"{number} {unit}" for number, unit in parts if number]
+    return " ".join(shown[:2]) or "0 s"
+
+
 def _moment(seconds: float) -> datetime | None:
     try:
         moment = datetime.fromtimestamp(seconds, UTC)

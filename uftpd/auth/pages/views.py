@@ -225,12 +225,14 @@ class LoginView:
 
     Attributes:
         token: of the form.
+        to: the page to show after that; empty for the usual one.
         problem: why the last attempt failed; empty for none.
         user: the name that was tried.
         base: as in `DirectoryView`.
     """
 
     token: str
+    to: str = ""
     problem: str = ""
     user: str = ""
     base: str = ""
@@ -302,6 +304,7 @@ class SharesView:
         form: what was filled in, where it has to be filled in better.
         problem: what is wrong with it; empty for nothing.
         done: what has just been done; empty for nothing.
+        transfers: whether they can have transfers looked after here, too.
         base: as in `DirectoryView`.
     """
 
@@ -316,4 +319,5 @@ class SharesView:
     form: Mapping[str, str]
     problem: str = ""
     done: str = ""
+    transfers: bool = False
     base: str = ""

@@ -19,8 +19,9 @@ from starlette.responses import Response
 from uftpd.auth.caller import Callers
 from uftpd.auth.endpoints import Access, Caller, check_role
 from uftpd.auth.errors import Refused, Unavailable
-from uftpd.auth.pages.forms import form_token
+from uftpd.auth.pages.forms import check_origin, form_token, read_form
 from uftpd.auth.security_sessions import SecuritySession, UnknownSession
+from uftpd.config.auth import Limits
 
 PLACE = "/ui"
 IDLE_SECONDS = 3600
@@ -80,6 +81,19 @@ class Visitors:
             return None  # the anonymous user
         check_role(Access.MEMBERS, caller.granted.role)
         return Visitor(caller, session)
+
+    async def sent(self, request: Request, limits: Limits) -> tuple[Visitor | None, Mapping[str, str]]:
+        """Who sent a form, and what is in it.
+
+        Raises:
+            Refused: it was not sent by our own page.
+            RequestError: it cannot be read.
+        """
+        form = await read_form(request, limits)
+        visitor = await self.find(request)
+        if visitor is not None:
+            check_origin(request, form, visitor.session.id)
+        return visitor, form
 
     async def log_in(self, form: Mapping[str, str], request: Request) -> Visitor:
         """Log somebody in with a name and a password, or with a token of any kind this server takes.

@@ -10,10 +10,14 @@
 
   // --- times ---
   const format = new Intl.DateTimeFormat(undefined, {dateStyle: "medium", timeStyle: "short"});
-  for (const element of document.querySelectorAll("time[datetime]")) {
-    const moment = new Date(element.dateTime);
-    if (!Number.isNaN(moment.getTime())) element.textContent = format.format(moment);
-  }
+  const localize = (root) => {
+    for (const element of root.querySelectorAll("time[datetime]")) {
+      const moment = new Date(element.dateTime);
+      if (!Number.isNaN(moment.getTime())) element.textContent = format.format(moment);
+    }
+  };
+  localize(document);
+  document.addEventListener("times", (event) => localize(event.detail));
 
   // --- copying ---
   const copy = async (source) => {
