@@ -33,6 +33,7 @@ class Metrics:
         logins: by method (of those refused: the scheme of the header) and result.
         security_sessions: given, used, unknown.
         sessions: asked of data nodes, by logical server and result.
+        transfers: managed ones that ended, by state.
         reloads: of the configuration, by result.
     """
 
@@ -60,6 +61,9 @@ class Metrics:
         )  # fmt: skip
         self.sessions = Counter(
             "uftpd_auth_sessions", "Sessions asked of data nodes.", ["server", "result"], registry=self.registry
+        )
+        self.transfers = Counter(
+            "uftpd_auth_transfers_ended", "Managed transfers that ended.", ["state"], registry=self.registry
         )
         self.reloads = Counter("uftpd_auth_reloads", "Configurations read again.", ["result"], registry=self.registry)
         self._store_seconds = Histogram(

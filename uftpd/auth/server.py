@@ -125,7 +125,9 @@ async def serve(
             opened.store.observer = metrics.observe_store
             grants = Grants(opened.store)
             deliveries = Deliveries()
-            transfers = ManagedTransfers(opened.store, opened.sealer, metrics) if opened.sealer is not None else None
+            transfers = None
+            if opened.sealer is not None:
+                transfers = ManagedTransfers(opened.store, opened.sealer, metrics, lambda: running.config.transfers)
             lasting = Lasting(opened.store, Tally(), metrics, background, grants, deliveries, transfers)
             running = InForce(config, opened.keys, lasting, opened.tls)
             metrics.watch(

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import msgspec
 
+from uftpd.config.copies import Copies
 from uftpd.config.section import Count, Seconds, Section
 
 Days = Annotated[float, msgspec.Meta(gt=0, le=3650)]
@@ -38,8 +39,9 @@ class Transfers(Section, frozen=True):
         longest_backoff_seconds: never longer than this.
         lease_seconds: a transfer whose auth server was not heard of for so long is taken over by another.
         keep_days: ended transfers are shown for so long; ones paused for so long are cancelled.
-        allow: hosts, addresses and networks, each with or without a port, that are allowed beside public addresses on
-            port 443: other auth servers, callbacks. As `copies.allow` of a data node.
+        allow: hosts, addresses and networks, each with or without a port, that are allowed beside https on public
+            addresses: other auth servers, callbacks. As `copies.allow` of a data node.
+        https_ca: PEM file with authorities to trust for these beside the system's.
         callbacks: a transfer may name a URL that is told of its end.
         client_address: where the FTP connections of this server itself come from, as the data nodes see it.
         node_addresses: by logical server, where connections of its data nodes come from, where that is not the address
@@ -59,6 +61,7 @@ class Transfers(Section, frozen=True):
     lease_seconds: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 30.0
     keep_days: Days = 30.0
     allow: tuple[str, ...] = ()
+    https_ca: Path | None = None
     callbacks: bool = True
     client_address: tuple[str, ...] = ("127.0.0.1", "::1")
     node_addresses: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
@@ -66,6 +69,7 @@ class Transfers(Section, frozen=True):
     def __post_init__(self) -> None:
         if self.enabled and self.key_file is None:
             raise ValueError("key_file: required where transfers are enabled")
+        _ = self.reach  # raises where an entry of `allow` is none
         named = [("client_address", self.client_address)]
         named += [(f"node_addresses.{server}", addresses) for server, addresses in self.node_addresses.items()]
         for setting, addresses in named:
@@ -76,6 +80,11 @@ class Transfers(Section, frozen=True):
                     ipaddress.ip_address(address)
                 except ValueError:
                     raise ValueError(f"{setting}: '{address}' is no address") from None
+
+    @property
+    def reach(self) -> Copies:
+        """Which other auth servers and callbacks are connected to, for `uftpd.peers`."""
+        return Copies(allow=self.allow, announced=False, https_ca=self.https_ca)
 
     def covers(self, server: str) -> bool:
         """Whether transfers may go from and to a logical server."""

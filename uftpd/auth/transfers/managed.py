@@ -7,9 +7,16 @@ transfer's row.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
+import trio
+
+from uftpd.auth.events import event
+from uftpd.auth.metrics import Metrics
+from uftpd.auth.store.engine import Store
+from uftpd.auth.transfers import queue, rows
+from uftpd.auth.transfers.credentials import StoredCredential
 from uftpd.auth.transfers.model import (
     Action,
     Claimed,
@@ -23,50 +30,109 @@ from uftpd.auth.transfers.model import (
     Transfer,
     TransferState,
     Wanted,
+    new_transfer_id,
 )
+from uftpd.auth.transfers.sealing import CannotOpen, Sealer
+from uftpd.config.transfers import Transfers
 
-if TYPE_CHECKING:
-    from uftpd.auth.metrics import Metrics
-    from uftpd.auth.store.engine import Store
-    from uftpd.auth.transfers.credentials import StoredCredential
-    from uftpd.auth.transfers.sealing import Sealer
-    from uftpd.config.transfers import Transfers
+_CLAIMS_TRIED: Final = 5
+_CONTENDED_SECONDS: Final = 0.02
+_MAX_CALLBACKS: Final = 1000
+
+Credentials = Mapping[Side, StoredCredential]
 
 
 class ManagedTransfers:
-    """The transfers. Every method raises `StoreUnavailable` if the store does not answer."""
+    """The transfers. Every method that asks the store raises `StoreUnavailable` if it does not answer."""
 
-    def __init__(self, store: Store, sealer: Sealer, metrics: Metrics, clock: Callable[[], float] = time.time) -> None:
-        """Use a store; `clock` gives Unix seconds."""
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        metrics: Metrics,
+        settings: Callable[[], Transfers] = Transfers,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Use a store.
+
+        Args:
+            store: where they are.
+            sealer: of credentials.
+            metrics: count those that end.
+            settings: of the newest configuration.
+            clock: gives Unix seconds.
+        """
+        self._store = store
+        self._sealer = sealer
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+        self._work = trio.Event()
+        self._callback_tries: dict[str, int] = {}
 
     # -- for people ---------------------------------------------------------------------------------------------------
 
-    async def submit(
-        self, new: NewTransfer, credentials: Mapping[Side, StoredCredential], settings: Transfers
-    ) -> tuple[Transfer, bool]:
+    async def submit(self, new: NewTransfer, credentials: Credentials) -> tuple[Transfer, bool]:
         """Put a transfer into the queue, or find the one that was submitted with the same key before.
 
         Returns:
             The transfer, and whether it is new.
 
         Raises:
-            BadRequest: the person has as many as are allowed, or used the key for something else (409).
+            BadRequest: the person has as many as are allowed.
+            RequestError: 409, the key was used for something else.
         """
-        raise NotImplementedError
+        transfer_id = new_transfer_id()
+        sealed = self._seal(transfer_id, credentials)
+        waiting, now = self._settings().waiting_per_user, self._clock()
+        found, made = await self._store.write(
+            lambda connection: rows.submit(connection, new, transfer_id, sealed, waiting, now)
+        )
+        if made:
+            self._wake()
+        return found, made
 
     async def get(self, transfer_id: str) -> Transfer | None:
         """The transfer with this id."""
-        raise NotImplementedError
+        return await self._store.read(lambda connection: rows.find(connection, transfer_id))
 
-    async def act(
-        self, transfer_id: str, action: Action, credentials: Mapping[Side, StoredCredential] | None = None
-    ) -> Transfer | None:
-        """Cancel, pause, resume or retry; what there is already, or is under way, is no error. None if it is gone.
+    async def listed(
+        self,
+        person: str | None,
+        states: Collection[TransferState] = (),
+        after: tuple[float, str] | None = None,
+        most: int = 100,
+    ) -> list[Transfer]:
+        """Transfers of a person, or of everybody, the newest first; see `rows.listed`."""
+        return await self._store.read(lambda connection: rows.listed(connection, person, states, after, most))
+
+    async def sources(self, transfer_id: str) -> tuple[SourceProgress, ...]:
+        """How far each source is, in order."""
+        return await self._store.read(lambda connection: rows.sources_of(connection, transfer_id))
+
+    async def errors(self, transfer_id: str, first: int, most: int) -> Sequence[tuple[int, FileError]]:
+        """Failed files with their numbers, from number `first` on."""
+        return await self._store.read(lambda connection: rows.errors_of(connection, transfer_id, first, most))
+
+    async def act(self, transfer_id: str, action: Action, credentials: Credentials | None = None) -> Transfer | None:
+        """Cancel, pause, resume or retry; what is so already, or will be, is no error. None if it is gone.
 
         Raises:
-            RequestError: 409, that cannot be done in its state; 400, credentials are missing.
+            RequestError: 409, that cannot be done in its state.
+            BadRequest: credentials are missing or not wanted, or the person has as many transfers as are allowed.
         """
-        raise NotImplementedError
+        sealed = self._seal(transfer_id, credentials or {})
+        waiting, now = self._settings().waiting_per_user, self._clock()
+        result = await self._store.write(
+            lambda connection: rows.act(connection, transfer_id, action, sealed, waiting, now)
+        )
+        if result is None:
+            return None
+        found, before = result
+        if found.state.is_final and not before.is_final:
+            self._ended(found)
+        self._wake()
+        return found
 
     # -- for the runner -----------------------------------------------------------------------------------------------
 
@@ -75,11 +141,29 @@ class ManagedTransfers:
 
         The state is "active" then; `attempts` was counted up unless `Claimed.again`.
         """
-        raise NotImplementedError
+        limits = queue.Limits(
+            per_person=settings.active_per_user,
+            per_pair=settings.active_per_pair,
+            lease_seconds=settings.lease_seconds,
+        )
+        for _ in range(_CLAIMS_TRIED):
+            now = self._clock()
+            try:
+                return await self._store.write(
+                    lambda connection, now=now: queue.claim_next(connection, worker, now, limits)  # type: ignore[misc]
+                )
+            except queue.Contended:
+                await trio.sleep(_CONTENDED_SECONDS)
+        return None
 
     async def wait(self, seconds: float) -> None:
         """Until something may have come into the queue of this process, or so long."""
-        raise NotImplementedError
+        with trio.move_on_after(seconds):
+            await self._work.wait()
+
+    def _wake(self) -> None:
+        self._work.set()
+        self._work = trio.Event()
 
     async def renew(self, lease: Lease, settings: Transfers) -> Wanted | None:
         """Keep a lease; due every `lease_seconds / 3` at least, and as often as wishes of the owner are to be seen.
@@ -87,7 +171,8 @@ class ManagedTransfers:
         Returns:
             What the owner wants; None if the lease is lost: somebody else works on it, or nobody shall.
         """
-        raise NotImplementedError
+        now = self._clock()
+        return await self._store.write(lambda connection: queue.renew(connection, lease, now, settings.lease_seconds))
 
     async def note(
         self,
@@ -100,15 +185,19 @@ class ManagedTransfers:
         attempt: bool = False,
     ) -> Wanted | None:
         """Write down how it goes; what is None stays. `attempt` counts one more. Returns as `renew`."""
-        raise NotImplementedError
+        return await self._store.write(
+            lambda connection: queue.note(
+                connection, lease, progress=progress, sources=sources, node=node, drive=drive, attempt=attempt
+            )
+        )
 
     async def add_errors(self, lease: Lease, source: int, errors: Sequence[FileError]) -> bool:
         """Remember failed files of a source; beyond `MAX_ERRORS` they are dropped. Whether the lease holds."""
-        raise NotImplementedError
+        return await self._store.write(lambda connection: queue.add_errors(connection, lease, source, errors))
 
     async def clear_errors(self, lease: Lease, source: int) -> bool:
         """Forget the failed files of a source, which is copied again. Whether the lease holds."""
-        raise NotImplementedError
+        return await self._store.write(lambda connection: queue.clear_errors(connection, lease, source))
 
     async def settle(
         self, lease: Lease, outcome: Outcome, *, reason: str = "", next_try: float = 0.0
@@ -127,11 +216,20 @@ class ManagedTransfers:
         Returns:
             The new state; None if the lease was lost, and nothing has changed.
         """
-        raise NotImplementedError
+        now = self._clock()
+        found = await self._store.write(
+            lambda connection: queue.settle(connection, lease, outcome, now, reason=reason, next_try=next_try)
+        )
+        if found is None:
+            return None
+        if found.state.is_final:
+            self._ended(found)
+        self._wake()  # there is a place for another
+        return found.state
 
     async def hand_back(self, lease: Lease) -> None:
         """Give up a lease while the copy goes on at its node: whoever claims next watches it from then on."""
-        raise NotImplementedError
+        await self._store.write(lambda connection: queue.hand_back(connection, lease))
 
     async def credential(self, transfer_id: str, side: Side) -> StoredCredential | None:
         """What was left for a side; None if nothing was.
@@ -139,22 +237,62 @@ class ManagedTransfers:
         Raises:
             CannotOpen: it is sealed with another key.
         """
-        raise NotImplementedError
+        sealed = await self._store.read(lambda connection: rows.credential(connection, transfer_id, side))
+        if sealed is None:
+            return None
+        try:
+            return StoredCredential.decoded(self._sealer.open(sealed, _context(transfer_id, side)))
+        except ValueError:
+            raise CannotOpen("not a credential") from None
 
     async def keep_credential(self, lease: Lease, side: Side, credential: StoredCredential) -> bool:
         """Keep a renewed one instead. Whether the lease holds."""
-        raise NotImplementedError
+        sealed = self._seal(lease.transfer_id, {side: credential})
+        return await self._store.write(lambda connection: queue.keep_credential(connection, lease, side, sealed[side]))
+
+    def _seal(self, transfer_id: str, credentials: Credentials) -> rows.Sealed:
+        return {
+            side: self._sealer.seal(credential.encoded(), _context(transfer_id, side))
+            for side, credential in credentials.items()
+        }
+
+    def _ended(self, transfer: Transfer) -> None:
+        self._metrics.transfers.labels(transfer.state).inc()
+        event(
+            "transfer ended",
+            transfer=transfer.id,
+            dn=transfer.person,
+            state=transfer.state,
+            bytes=transfer.progress.bytes,
+            files=transfer.progress.files,
+            failed=transfer.progress.failed,
+            seconds=transfer.ended - transfer.created,
+        )
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 
     async def due_callback(self, seconds: float) -> tuple[Transfer, int] | None:
         """An ended transfer whose callback is due, and which try this is, from 1; nobody else gets it for `seconds`."""
-        raise NotImplementedError
+        now = self._clock()
+        found = await self._store.write(lambda connection: queue.due_callback(connection, now, seconds))
+        if found is not None:
+            while len(self._callback_tries) >= _MAX_CALLBACKS:
+                del self._callback_tries[next(iter(self._callback_tries))]
+            self._callback_tries[found[0].id] = found[1]
+        return found
 
     async def callback_done(self, transfer_id: str) -> None:
         """It was told, or is given up."""
-        raise NotImplementedError
+        await self._set_callback(transfer_id, 0.0)
 
     async def callback_later(self, transfer_id: str, when: float) -> None:
         """Try again at a time, in Unix seconds."""
-        raise NotImplementedError
+        await self._set_callback(transfer_id, when)
+
+    async def _set_callback(self, transfer_id: str, when: float) -> None:
+        tries = self._callback_tries.pop(transfer_id, 0)
+        await self._store.write(lambda connection: queue.set_callback(connection, transfer_id, tries, when))
+
+
+def _context(transfer_id: str, side: Side) -> bytes:
+    return f"{transfer_id} {side}".encode()
