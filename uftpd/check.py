@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from uftpd.config import auth, data
+from uftpd.config.copies import entries
+from uftpd.config.peer_entry import Network
 from uftpd.config.toml import ConfigError, convert, read_table
 from uftpd.files import check_readable
+
+# What only this machine, or its cable, should reach.
+_OWN_NETWORKS: tuple[Network, ...] = tuple(
+    map(ipaddress.ip_network, ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"))
+)
 
 # Tables only an auth server has. Every one of its files has the first two, since they are required.
 _AUTH_TABLES = frozenset({"server", "nodes", "login", "attributes", "sessions"})
@@ -53,8 +61,13 @@ def check_file(path: Path, now: dt.datetime | None = None) -> Checked:
         else:
             node = convert(table, data.DataConfig, path)
             problems = _check_data(node, path)
-            doubts = _object_doubts(node, path)
-            certificates = (node.command_port.certificate, node.command_port.ca, node.objects.certificate)
+            doubts = _object_doubts(node, path) + _copy_doubts(node, path)
+            certificates = (
+                node.command_port.certificate,
+                node.command_port.ca,
+                node.objects.certificate,
+                node.copies.https_ca,
+            )
     except ConfigError as error:
         return Checked([str(error)], [])
     warnings = [
@@ -164,6 +177,7 @@ def _check_data(config: data.DataConfig, path: Path) -> list[str]:
     from uftpd.data.acl import acl_mistakes, server_context
     from uftpd.data.relay import tls_context
     from uftpd.data.service import check_service_user
+    from uftpd.peers import fetch_authorities
 
     found = [f"{path}: {problem}" for problem in data.problems(config)]
     port = config.command_port
@@ -174,6 +188,7 @@ def _check_data(config: data.DataConfig, path: Path) -> list[str]:
     if config.objects.listen_tls and not found:
         found += _attempt(lambda: tls_context(config.objects))
     found += _attempt(lambda: check_service_user(config))
+    found += _attempt(lambda: fetch_authorities(config.copies))
     return found
 
 
@@ -184,6 +199,22 @@ def _object_doubts(config: data.DataConfig, path: Path) -> list[str]:
         return []
     why = "without TLS anybody on the way can read shared files, and change them; objects.listen_tls is for HTTPS"
     return [f"{path}: objects.listen: {why}"]
+
+
+def _copy_doubts(config: data.DataConfig, path: Path) -> list[str]:
+    """Entries of `copies.allow` that take in this machine's own services, perhaps without having been meant to."""
+    found = []
+    for text, entry in zip(config.copies.allow, entries(config.copies.allow), strict=True):
+        inside = [own for own in _OWN_NETWORKS if entry.network is not None and _is_within(own, entry.network)]
+        if inside:
+            named = " and ".join(str(network) for network in inside)
+            found.append(f"{path}: copies.allow: '{text}' holds {named}: users then reach services that listen there")
+    return found
+
+
+def _is_within(inner: Network, outer: Network) -> bool:
+    same = inner.version == outer.version
+    return same and inner != outer and inner.network_address in outer and inner.prefixlen >= outer.prefixlen
 
 
 def _attempt(action: Callable[[], object]) -> list[str]:

@@ -256,6 +256,13 @@ def import_config(auth: Path | None, data: Path | None, into: Path, root: Path |
 )
 @click.option("--map", "mapping", multiple=True, metavar="NAME:UNIXUSER", help="Which local account NAME may use.")
 @click.option(
+    "--allow-peer",
+    "allow_peers",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Another server the nodes may copy with when users say so; may be repeated.  [default: each other]",
+)
+@click.option(
     "--service-user", default="nobody", show_default=True, metavar="NAME", help="As root: for what needs no rights."
 )
 @click.option(
@@ -274,6 +281,7 @@ def standalone(
     nodes: tuple[str, ...],
     users: tuple[str, ...],
     mapping: tuple[str, ...],
+    allow_peers: tuple[str, ...],
     service_user: str,
     log_level: str,
     ready_json: bool,
@@ -303,6 +311,7 @@ def standalone(
         nodes=options.parse_nodes(nodes),
         users=logins,
         mapping=options.parse_mapping(mapping, logins),
+        allow_peers=options.parse_peers(allow_peers),
         service_user=service_user,
         ready_json=ready_json,
         log_level=log_level,

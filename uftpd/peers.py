@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 import urllib.parse
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from uftp.protocol.command_port import IPAddress, plain_address
 from uftpd.addresses import AddressKind, kind_of
 from uftpd.config.copies import Copies, entries
 from uftpd.config.peer_entry import PeerEntry, parse_entry, parse_host, parse_network
+from uftpd.config.toml import ConfigError
 
 LookUp = Callable[[str], Awaitable[Sequence[str]]]
 """The addresses of a host name, as text; none if it has none. Raises OSError if that cannot be found out now."""
@@ -165,6 +167,29 @@ class PeerRules:
         if any(entry.has_port(port) and entry.has_address(address) for entry in self._entries):
             return True
         return kind_of(address) in kinds
+
+
+def fetch_authorities(settings: Copies) -> str:
+    """The authorities that https URLs are trusted by beside the system's, for `uftp.client.vetted_http.trust`.
+
+    Returns:
+        PEM certificates; nothing if there are none.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds none.
+    """
+    if settings.https_ca is None:
+        return ""
+    try:
+        text = settings.https_ca.read_text("ascii", "replace")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except ssl.SSLError:
+        raise ConfigError(f"{settings.https_ca}: holds no PEM certificates") from None
+    except OSError as error:
+        raise ConfigError(f"{settings.https_ca}: cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise ConfigError(f"{settings.https_ca}: is empty") from None
+    return text
 
 
 def _announced(items: Sequence[str]) -> tuple[PeerEntry, ...]:

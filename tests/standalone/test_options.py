@@ -12,7 +12,7 @@ import pytest
 
 from uftpd.config.toml import ConfigError
 from uftpd.standalone import options
-from uftpd.standalone.options import Login, parse_mapping, parse_nodes, parse_user, read_password
+from uftpd.standalone.options import Login, parse_mapping, parse_nodes, parse_peers, parse_user, read_password
 
 
 class _Entry(NamedTuple):
@@ -63,6 +63,18 @@ def test_nodes() -> None:
     for wrong in (["A-B"], ["client"], ["A", "A"], [""], ["a/b"], [f"N{n}" for n in range(17)]):
         with pytest.raises(ConfigError, match="--node: "):
             parse_nodes(wrong)
+
+
+def test_peers() -> None:
+    assert parse_peers([]) == ()
+    assert parse_peers(["b.example.org:2811", "[::1]:21", "10.3.0.0/16", "[::1]:21"]) == (
+        "b.example.org:2811",
+        "[::1]:21",
+        "10.3.0.0/16",
+    )
+    for wrong in ("", ":21", "b.example.org:0", "b.example.org:ftp", "127.1:21", "10.3.0.1/16", "a b", "https://x"):
+        with pytest.raises(ConfigError, match=r"--allow-peer: "):
+            parse_peers([wrong])
 
 
 def test_without_root_everybody_is_the_current_user(as_user: Callable[[int], None]) -> None:

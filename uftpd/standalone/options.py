@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uftp.protocol.command_port import is_clean
+from uftpd.config.peer_entry import parse_entry
 from uftpd.config.toml import ConfigError, PortRange
 
 DEFAULT_AUTH_PORT = 9000
@@ -51,6 +52,7 @@ class StandaloneOptions:
         nodes: names of the data nodes.
         users: accounts; empty: one with a random password for each mapped name.
         mapping: login name to local account.
+        allow_peers: what the nodes may copy with beside each other; entries as in `copies.allow`.
         service_user: whom the auth server runs as when started by root.
         ready_json: print one line for programs instead of a text for people.
         log_level: of all processes.
@@ -67,6 +69,7 @@ class StandaloneOptions:
     nodes: tuple[str, ...] = (DEFAULT_NODE,)
     users: tuple[Login, ...] = ()
     mapping: dict[str, str]
+    allow_peers: tuple[str, ...] = ()
     service_user: str = "nobody"
     ready_json: bool = False
     log_level: str = "info"
@@ -131,6 +134,20 @@ def parse_nodes(names: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) != len(names) or len(names) > MAX_NODES:
         raise ConfigError(f"--node: names must differ, and there can be {MAX_NODES}")
     return tuple(names) or (DEFAULT_NODE,)
+
+
+def parse_peers(items: Sequence[str]) -> tuple[str, ...]:
+    """Other servers to copy with, without repetition.
+
+    Raises:
+        ConfigError: one that is no host, address or network.
+    """
+    for item in items:
+        try:
+            parse_entry(item)
+        except ValueError as error:
+            raise ConfigError(f"--allow-peer: {error}") from None
+    return tuple(dict.fromkeys(items))
 
 
 def parse_mapping(items: Sequence[str], users: Sequence[Login]) -> dict[str, str]:

@@ -20,12 +20,13 @@ import pwd
 import secrets
 import socket
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from uftp.protocol.dn import Attribute, Name, canonical, format_name
+from uftpd.config.peer_entry import parse_entry
 from uftpd.config.toml import ConfigError, HostPort
 from uftpd.files import write_private
 from uftpd.standalone.options import StandaloneOptions
@@ -246,12 +247,13 @@ class StateDirectory:
         pair = authority.ensure(directory, "auth", "uftpd auth", hosts)
         self.write(directory / "ca.pem", ca)
         self.write(directory / "auth.toml", _auth_toml(options, auth, nodes).encode())
+        peers = _own_peers(options, auth, nodes.values())
         for name, addresses in nodes.items():
             place = self._make(f"nodes/{name}", readable=True)
             authority.ensure(place, "node", f"uftpd data {name}", hosts)
             self.write(place / "ca.pem", ca)
             self.write(place / "acl", f"# auth servers that may use the command port\n{pair.subject}\n".encode())
-            self.write(place / "data.toml", _data_toml(options, addresses).encode())
+            self.write(place / "data.toml", _data_toml(options, addresses, peers).encode())
 
     @property
     def auth_config_path(self) -> Path:
@@ -319,7 +321,25 @@ def _own_addresses(public_host: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _data_toml(options: StandaloneOptions, addresses: NodeAddresses) -> str:
+def _own_peers(options: StandaloneOptions, auth: HostPort, nodes: Iterable[NodeAddresses]) -> list[str]:
+    """The servers here, as clients may name them: nodes copy with each other, and fetch what is shared here."""
+    ports = [auth.port]
+    for addresses in nodes:
+        ports += [addresses.ftp.port, addresses.objects.port]
+    hosts = [options.public_host, *_own_addresses(options.public_host)]
+    named = (str(HostPort(host, port)) for port in ports for host in dict.fromkeys(hosts))
+    return [peer for peer in named if _is_entry(peer)]
+
+
+def _is_entry(text: str) -> bool:
+    try:
+        parse_entry(text)
+    except ValueError:  # a name of this machine that is no host name; its addresses are there
+        return False
+    return True
+
+
+def _data_toml(options: StandaloneOptions, addresses: NodeAddresses, peers: Sequence[str]) -> str:
     port_range = f"port_range = {_text(str(options.port_range))}\n" if options.port_range else ""
     lowest = _lowest_uid(options.mapping)
     allow = ", ".join(_text(account) for account in sorted(set(options.mapping.values())))
@@ -339,6 +359,10 @@ listen_tls = [{_text(str(addresses.objects))}]
 certificate = "node.pem"
 key = "node.key"
 url = {_text(f"https://{addresses.objects}")}
+
+[copies]
+allow = [{", ".join(map(_text, [*options.allow_peers, *peers]))}]
+https_ca = "ca.pem"
 
 [users]
 lowest_uid = {lowest}
