@@ -143,7 +143,7 @@ class Faults:
         source = self._top / "source" / data.name
         target = (self.server if up else self.here) / data.name
         for old in target.parent.iterdir():
-            _remove(old)
+            remove(old)
         arguments = self._arguments(data, source, target, up=up)
         instant = self._random.uniform(0.2, data.seconds)
         run = self._run(arguments, lambda process: self._inflict(fault, process, instant))
@@ -152,13 +152,13 @@ class Faults:
             if len(runs) > _REPEATS:
                 raise RoundFailed(f"{name} at {instant:.2f} s: no success after {_REPEATS} repeats: {runs}")
             self._check_is_named(name, run)
-            _check_is_not_wrong(name, source, target)
+            check_is_not_wrong(name, source, target)
             time.sleep(_PAUSE)
             run = self._run(arguments, None)
             runs.append(run)
-        difference = _difference(source, target)
-        if difference:
-            raise RoundFailed(f"{name} at {instant:.2f} s: {difference}; {runs}")
+        found = difference(source, target)
+        if found:
+            raise RoundFailed(f"{name} at {instant:.2f} s: {found}; {runs}")
         self._check_is_clean(name, target.parent)
         if len(runs) > 1:
             self.counts["repeated"] += 1
@@ -248,7 +248,8 @@ class Faults:
             raise RoundFailed(f"{name}: {sent} bytes were sent where {known} were there of {self._large_bytes}")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, or a directory with all it holds; what is not there is no error."""
     if path.is_dir():
         shutil.rmtree(path)
     elif path.exists():
@@ -266,7 +267,7 @@ def _files(top: Path) -> dict[str, Path]:
     return {str(path.relative_to(top)): path for path in top.rglob("*") if path.is_file()}
 
 
-def _difference(source: Path, target: Path) -> str:
+def difference(source: Path, target: Path) -> str:
     """In what two trees differ; empty if in nothing."""
     wanted, there = _files(source), _files(target)
     if wanted.keys() != there.keys():
@@ -275,7 +276,7 @@ def _difference(source: Path, target: Path) -> str:
     return f"other content: {bad[:5]}" if bad else ""
 
 
-def _check_is_not_wrong(name: str, source: Path, target: Path) -> None:
+def check_is_not_wrong(name: str, source: Path, target: Path) -> None:
     """What has a final name is whole."""
     wanted = _files(source)
     for relative, path in _files(target).items():

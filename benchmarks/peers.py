@@ -293,15 +293,15 @@ def pyftpdlib(root: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def standalone(scratch: Path, user: pwd.struct_passwd) -> Iterator[Server]:
-    """`uftpd standalone`: auth server and data node, sessions as `user`."""
+def standalone(scratch: Path, user: pwd.struct_passwd, options: Sequence[str] = ()) -> Iterator[Server]:
+    """`uftpd standalone`: auth server and data nodes, sessions as `user`; `auth` and `port` are of the first node."""
     password_file = scratch / "password"
     password_file.write_text(PASSWORD)
     password_file.chmod(0o600)
     argv = [
         program("uftpd"), "standalone", "--state", str(scratch / "state"), "--ready-json",
         "--auth-port", "0", "--ftp-port", "0", "--command-port", "0",
-        "--user", f"{USER}:@{password_file}",
+        "--user", f"{USER}:@{password_file}", *options,
     ]  # fmt: skip
     if os.geteuid() == 0:
         argv += ["--map", f"{USER}:{user.pw_name}"]

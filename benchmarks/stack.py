@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -41,6 +41,7 @@ class Stack:
         user: whose files are served, as root; None for some ordinary account.
         login: name to log in with.
         options: further ones of `uftpd standalone`, that its configuration is made with.
+        edit_auth: changes the text of the auth server's configuration before it is started.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Stack:
         user: str | None = None,
         login: str = "joe",
         options: Sequence[str] = (),
+        edit_auth: Callable[[str], str] = lambda text: text,
     ) -> None:
         self._top = top
         self._hosts = hosts
         self._user = user or account()
         self.login = login
         self._options = options
+        self._edit_auth = edit_auth
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ftp: list[tuple[str, int]] = []
         self.url = self.auth_url = ""
@@ -99,7 +102,7 @@ class Stack:
             # A node that dies takes its object server's port with it for a while, which nothing here needs.
             node = self._top / "state" / "nodes" / name / "data.toml"
             node.write_text(re.sub(r"\n\[objects\]\n(.+\n)*", "\n", node.read_text()))
-        path.write_text(text.replace("[command_port]\n", "[command_port]\ndown_seconds = 1\n"))
+        path.write_text(self._edit_auth(text.replace("[command_port]\n", "[command_port]\ndown_seconds = 1\n")))
         self._auth = _address(ready["auth"].split("//")[1].split("/")[0])
 
     def start(self, name: str) -> None:
