@@ -23,7 +23,7 @@ from uftp.client.login import SessionOptions, log_in_on
 from uftp.client.session import FTPSession
 from uftp.client.url import RemoteUrl, has_wildcards
 from uftp.client.wording import printable
-from uftp.errors import AuthenticationFailed, NetworkError, UFTPError, UsageError
+from uftp.errors import AuthenticationFailed, NetworkError, Refused, UFTPError, UsageError
 from uftp.transfer import upload_plan
 from uftp.transfer.carrying import LoneSource, bring, make_pool, send
 from uftp.transfer.download_plan import LoneTarget
@@ -340,7 +340,10 @@ class _Logins:
             raise
         try:
             session = await log_in_on(control, user="anonymous", password=self._peer.secret, options=self._options)
-        except AuthenticationFailed as error:
+        except (AuthenticationFailed, Refused) as error:
+            # "Session for these credentials is already running": of a password good for one (DATA-PLANE 1.6).
+            if isinstance(error, Refused) and "already running" not in str(error):
+                raise
             self._left = 0
             raise AuthenticationFailed(
                 f"{name}: the other server does not take the one-time password, or no longer: {error}"
