@@ -97,13 +97,23 @@ class ControlConnection:
                 self._reader.receive_data(data)
                 await self._take_lines()
         self._ended = True
-        if self._session.job is not None and not self._said_goodbye:
+        if self._session.job is not None and not self._said_goodbye and not self._will_be_told_apart():
             self._session.job.stop()
         self._session.data.ask_no_more()
         if self._session.record_mode is not None:
             self._session.data.break_off()  # nobody is left who could end a sequence properly
         self._expect_nobody()
         self._wake()
+
+    def _will_be_told_apart(self) -> bool:
+        """Whether an upload runs whose length is known, outside MODE U: its last byte says that it is whole.
+
+        Upstream nodes that copy to this one close all connections behind that byte (DATA-PLANE 12), and some of it may
+        not have been read yet. If the client was killed, the data connection ends early; if it keeps that open and is
+        silent, the pump gives up.
+        """
+        job = self._session.job
+        return job is not None and job.verb == "STOR" and job.total is not None and self._session.record_mode is None
 
     def _expect_nobody(self) -> None:
         """In MODE U lines wait for the client to connect: no longer."""
