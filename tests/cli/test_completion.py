@@ -69,14 +69,22 @@ def test_every_command_and_option_is_in_the_script(shell: str) -> None:
         command = command_line.get_command(context, name)
         assert command is not None
         assert name in text
-        for parameter in command.get_params(click.Context(command, info_name=name, parent=context)):
-            for option in parameter.opts + parameter.secondary_opts if isinstance(parameter, click.Option) else []:
-                wanted = option
-                if shell == "fish":
-                    wanted = f"-l {option[2:]} " if option.startswith("--") else f"-s {option[1:]} "
-                assert wanted in text, f"{name} {option}"
-                seen += 1
-    assert seen > 200
+        inner = click.Context(command, info_name=name, parent=context)
+        every = [(command, inner)]
+        for other in command.list_commands(inner) if isinstance(command, click.Group) else []:
+            found = command.get_command(inner, other)  # type: ignore[attr-defined]  # a group
+            assert found is not None
+            assert other in text
+            every.append((found, click.Context(found, info_name=other, parent=inner)))
+        for one, its in every:
+            for parameter in one.get_params(its):
+                for option in parameter.opts + parameter.secondary_opts if isinstance(parameter, click.Option) else []:
+                    wanted = option
+                    if shell == "fish":
+                        wanted = f"-l {option[2:]} " if option.startswith("--") else f"-s {option[1:]} "
+                    assert wanted in text, f"{name} {option}"
+                    seen += 1
+    assert seen > 300
 
 
 def test_the_grammar_knows_what_comes_behind_an_option() -> None:
@@ -113,6 +121,15 @@ def test_the_grammar_knows_what_comes_behind_an_option() -> None:
         ("uftp authenticate --persi", ["--persistent"]),
         ("uftp completion z", ["zsh"]),
         ("uftp nonsense --", []),
+        ("uftp transfer ", ["cancel", "list", "pause", "resume", "retry", "show", "submit", "wait"]),
+        ("uftp transfer ca", ["cancel"]),
+        ("uftp transfer --he", ["--help"]),
+        ("uftp transfer list --state pa", ["paused"]),
+        ("uftp transfer submit --source-us", ["--source-user"]),
+        ("uftp transfer submit -r j", ["juelich:", "jureca:"]),
+        ("uftp transfer submit fiel", []),
+        ("uftp transfer submit --source-identity fiel", ["field data", "field one"]),
+        ("uftp transfer nonsense --", []),
     ],
 )
 def test_bash_completes(place: Path, words: str, expected: list[str]) -> None:
@@ -139,6 +156,10 @@ def test_bash_completes(place: Path, words: str, expected: list[str]) -> None:
         ("uftp ls fiel", []),
         ("uftp cp fiel", ["field data/", "field one"]),
         ("uftp completion z", ["zsh"]),
+        ("uftp transfer ca", ["cancel"]),
+        ("uftp transfer list --state pa", ["paused"]),
+        ("uftp transfer submit -r j", ["juelich:", "jureca:"]),
+        ("uftp ls submi", []),
     ],
 )
 def test_fish_completes(place: Path, line: str, expected: list[str]) -> None:
@@ -160,6 +181,9 @@ def test_fish_completes(place: Path, line: str, expected: list[str]) -> None:
         ("uftp cp --links ke\t", "uftp cp --links keep "),
         ("uftp ls jue\t", "uftp ls juelich:"),
         ("uftp cp field\\ o\t", "uftp cp field\\ one "),
+        ("uftp transfer canc\t", "uftp transfer cancel "),
+        ("uftp transfer list --state canc\t", "uftp transfer list --state cancelled "),
+        ("uftp transfer submit -r jue\t", "uftp transfer submit -r juelich:"),
     ],
 )
 def test_zsh_completes(place: Path, typed: str, expected: str) -> None:

@@ -22,7 +22,15 @@ def test_every_command_explains_itself(name: str) -> None:
     result = CliRunner().invoke(command_line, [name, "--help"])
     assert result.exit_code == 0
     assert "Example" in result.output
-    assert "--ca" in result.output or name == "completion"
+    assert "--ca" in result.output or name in ("completion", "transfer")
+
+
+@pytest.mark.parametrize("name", ["submit", "list", "show", "wait", "cancel", "pause", "resume", "retry"])
+def test_every_command_for_transfers_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(command_line, ["transfer", name, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert "--ca" in result.output
 
 
 def test_the_top_help_lists_commands_and_exit_codes() -> None:

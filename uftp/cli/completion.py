@@ -7,7 +7,7 @@ function a shell writes it down.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -50,6 +50,7 @@ class Subcommand:
         argument: what its arguments are: places here or on a server, places on a server, one of `choices`, or nothing
             that could be completed.
         choices: of the argument.
+        inner: commands of its own, one of which is what comes next.
     """
 
     names: tuple[str, ...]
@@ -57,6 +58,7 @@ class Subcommand:
     options: tuple[Option, ...]
     argument: Argument
     choices: tuple[str, ...] = ()
+    inner: tuple[Subcommand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +83,31 @@ def read_grammar(group: click.Group, aliases: dict[str, str], help_lines: dict[s
         help_lines: of the commands, by name.
     """
     context = click.Context(group, info_name="uftp")
-    commands = []
+    found = []
     for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if command is None:
-            raise LookupError(name)
-        inner = click.Context(command, info_name=name, parent=context)
-        arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
         others = tuple(alias for alias, meant in aliases.items() if meant == name)
-        kind, choices = _argument(arguments)
-        commands.append(Subcommand((name, *others), help_lines.get(name, ""), _options(command, inner), kind, choices))
-    return Grammar(_options(group, context), tuple(commands))
+        found.append(_subcommand(group, context, name, others, help_lines.get(name, "")))
+    return Grammar(_options(group, context), tuple(found))
+
+
+def _subcommand(
+    group: click.Group, context: click.Context, name: str, others: tuple[str, ...], help_line: str
+) -> Subcommand:
+    command = group.get_command(context, name)
+    if command is None:
+        raise LookupError(name)
+    own = click.Context(command, info_name=name, parent=context)
+    options = _options(command, own)
+    if isinstance(command, click.Group):
+        inner = []
+        for other in command.list_commands(own):
+            described = command.get_command(own, other)
+            line = described.get_short_help_str(limit=200).rstrip(".") if described is not None else ""
+            inner.append(_subcommand(command, own, other, (), line))
+        names = tuple(one.names[0] for one in inner)
+        return Subcommand((name, *others), help_line, options, "choice", names, tuple(inner))
+    kind, choices = _argument([parameter for parameter in command.params if isinstance(parameter, click.Argument)])
+    return Subcommand((name, *others), help_line, options, kind, choices)
 
 
 def _options(command: click.Command, context: click.Context) -> tuple[Option, ...]:
@@ -119,7 +135,9 @@ def _argument(arguments: list[click.Argument]) -> tuple[Argument, tuple[str, ...
     first = arguments[0]
     if isinstance(first.type, click.Choice):
         return "choice", tuple(str(choice) for choice in first.type.choices)
-    return ("place" if (first.metavar or "").startswith("SOURCE") else "remote"), ()
+    # Sources and targets are places here or there, unless the command calls them remote.
+    is_local_too = (first.metavar or "").startswith("SOURCE") and not (first.name or "").startswith("remote")
+    return ("place" if is_local_too else "remote"), ()
 
 
 def script(grammar: Grammar, shell: str) -> str:
@@ -168,16 +186,16 @@ _uftp_value() {
 
 _uftp() {
     local cur=${COMP_WORDS[COMP_CWORD]} previous= before= command= word position
-    local options= valued= argument=none choices= kind= values=
+    local options= valued= argument=none choices= inner= kind= values=
     (( COMP_CWORD > 0 )) && previous=${COMP_WORDS[COMP_CWORD-1]}
     (( COMP_CWORD > 1 )) && before=${COMP_WORDS[COMP_CWORD-2]}
     COMPREPLY=()
     for (( position = 1; position < COMP_CWORD; position++ )); do
         word=${COMP_WORDS[position]}
-        if [[ $word != -* ]]; then
-            command=$word
-            break
-        fi
+        [[ $word == -* ]] && continue
+        command=${command:+$command }$word
+        inner=
+        _uftp_command "$command" && [[ -n $inner ]] || break
     done
     if [[ -z $command ]]; then
         if [[ $cur == -* ]]; then
@@ -233,19 +251,29 @@ complete -F _uftp uftp
 """
 
 
+def _flat(commands: Iterable[Subcommand], before: tuple[str, ...] = ("",)) -> Iterator[tuple[list[str], Subcommand]]:
+    """All commands, those inside of others too, each with what has to be typed for it."""
+    for command in commands:
+        typed = [f"{first} {name}".strip() for first in before for name in command.names]
+        yield typed, command
+        yield from _flat(command.inner, tuple(typed))
+
+
 def _bash(grammar: Grammar) -> str:
     commands, values = [], []
-    for command in grammar.commands:
+    for typed, command in _flat(grammar.commands):
         options = _words(name for option in command.options for name in option.names)
         valued = _words(name for option in command.options if option.kind != "flag" for name in option.names)
-        names = "|".join(command.names)
+        names = "|".join(map(_pattern, typed))
         lines = [f"options={_quote(options)}", f"valued={_quote(valued)}", f"argument={command.argument}"]
         if command.choices:
             lines.append(f"choices={_quote(_words(command.choices))}")
+        if command.inner:
+            lines.append("inner=yes")
         commands.append(f"    {names})\n        " + "\n        ".join(lines) + " ;;")
         for option in command.options:
             if option.kind in ("choice", "file"):
-                patterns = "|".join(f"{name}:{flag}" for name in command.names for flag in option.names)
+                patterns = "|".join(f"{_pattern(name)}:{flag}" for name in typed for flag in option.names)
                 values.append(f"    {patterns}) kind={option.kind} values={_quote(_words(option.choices))} ;;")
     return _filled(
         _BASH,
@@ -254,6 +282,11 @@ def _bash(grammar: Grammar) -> str:
         TOP_OPTIONS=_words(name for option in grammar.options for name in option.names),
         TOP_COMMANDS=_words(name for command in grammar.commands for name in command.names),
     )
+
+
+def _pattern(words: str) -> str:
+    """Words as a pattern of the shell."""
+    return words.replace(" ", "\\ ")
 
 
 def _filled(template: str, **parts: str) -> str:
@@ -314,23 +347,36 @@ _ZSH_ARGUMENTS: Final = {
 
 
 def _zsh(grammar: Grammar) -> str:
-    commands = []
-    for command in grammar.commands:
-        lines = [f"            {line} \\" for option in command.options for line in _zsh_option(option)]
-        if command.argument == "choice":
-            rest = _quote(f"*:argument:({_words(command.choices)})")
-        else:
-            rest = _ZSH_ARGUMENTS[command.argument]
-        body = "\n".join([*lines, f"            {rest} ;;"])
-        commands.append(f"        {'|'.join(command.names)}) _arguments -s \\\n{body}")
     return _filled(
         _ZSH,
         COMMAND_LINES="\n".join(
             f"        {_quote(f'{name}:{command.help}')}" for command in grammar.commands for name in command.names
         ),
         TOP_OPTIONS="\n".join(f"        {line} \\" for option in grammar.options for line in _zsh_option(option)),
-        COMMANDS="\n".join(commands),
+        COMMANDS="\n".join(_zsh_command(command) for command in grammar.commands),
     )
+
+
+def _zsh_command(command: Subcommand) -> str:
+    lines = [f"            {line} \\" for option in command.options for line in _zsh_option(option)]
+    head = f"        {'|'.join(command.names)})"
+    if command.inner:
+        inner = _words(_quote(f"{one.names[0]}:{one.help}") for one in command.inner)
+        cases = "\n".join(_zsh_command(one) for one in command.inner)
+        return (
+            f"{head}\n            _arguments -C \\\n"
+            + "\n".join(lines)
+            + "\n            '1:command:->inner' '*::argument:->argument' && return 0\n"
+            + f"            case $state in\n            inner) commands=( {inner} )\n"
+            + "                _describe -t commands command commands ;;\n"
+            + f"            argument)\n        case $words[1] in\n{cases}\n        esac ;;\n            esac ;;"
+        )
+    if command.argument == "choice":
+        rest = _quote(f"*:argument:({_words(command.choices)})")
+    else:
+        rest = _ZSH_ARGUMENTS[command.argument]
+    body = "\n".join([*lines, f"            {rest} ;;"])
+    return f"{head} _arguments -s \\\n{body}"
 
 
 def _zsh_option(option: Option) -> list[str]:
@@ -380,18 +426,31 @@ def _fish(grammar: Grammar) -> str:
             f"complete -c uftp -n {_fish_quote(before)} -a {name} -d {_fish_quote(command.help)}"
             for name in command.names
         ]
-        seen = f"__fish_seen_subcommand_from {_words(command.names)}"
-        condition = f"-n {_fish_quote(seen)}"
-        if command.argument == "place":
-            lines.append(f"complete -c uftp {condition} -F")
-        if command.argument in ("place", "remote"):
-            lines.append(f"complete -c uftp {condition} -a '(__uftp_endpoints)' -d endpoint")
-        if command.argument == "choice":
-            lines.append(f"complete -c uftp {condition} -a {_fish_quote(_words(command.choices))}")
-        lines += [_fish_option(option, seen) for option in command.options]
+        lines += _fish_command(command, f"__fish_seen_subcommand_from {_words(command.names)}")
     sed = _ENDPOINTS.replace("/\\2/p", "/\\2:/p")
     inner = sed.removeprefix("sed -n '").removesuffix("'").replace("\\", "\\\\")
     return _filled(_FISH, FISH_ENDPOINTS=f"sed -n '{inner}'", LINES="\n".join(lines))
+
+
+def _fish_command(command: Subcommand, seen: str) -> list[str]:
+    """The lines of a command that is the one typed if `seen` holds."""
+    if command.inner:
+        names = _words(name for one in command.inner for name in one.names)
+        before = f"{seen}; and not __fish_seen_subcommand_from {names}"
+        lines = [_fish_option(option, before) for option in command.options]
+        for one in command.inner:
+            line = f"complete -c uftp -n {_fish_quote(before)} -a {one.names[0]} -d {_fish_quote(one.help)}"
+            lines += [line, *_fish_command(one, f"{seen}; and __fish_seen_subcommand_from {one.names[0]}")]
+        return lines
+    lines = []
+    condition = f"-n {_fish_quote(seen)}"
+    if command.argument == "place":
+        lines.append(f"complete -c uftp {condition} -F")
+    if command.argument in ("place", "remote"):
+        lines.append(f"complete -c uftp {condition} -a '(__uftp_endpoints)' -d endpoint")
+    if command.argument == "choice":
+        lines.append(f"complete -c uftp {condition} -a {_fish_quote(_words(command.choices))}")
+    return lines + [_fish_option(option, seen) for option in command.options]
 
 
 def _fish_option(option: Option, condition: str) -> str:

@@ -33,7 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "checksum": ("checksum", "Compute checksums on the server."),
     "share": ("share", "Share a file or directory by a link."),
     "get-share": ("get_share", "Fetch what somebody has shared, by its link."),
-    "transfer": ("transfer", "Copies between servers that go on while you are away: submit, list, wait and more."),
+    "transfer": ("transfer", "Have copies between servers done while you are away."),
     "login": ("login", "Log in through an identity provider, in a browser."),
     "logout": ("logout", "Forget such a login."),
     "issue-token": ("issue_token", "Get a token that stands for you, for a job or a script."),

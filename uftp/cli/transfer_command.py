@@ -18,9 +18,9 @@ from uftp.cli.transfer_sides import (
     find_manager,
     find_transfer,
     gather_credentials,
+    login_options,
     mentioned,
     read_place,
-    side_options,
 )
 from uftp.cli.transfer_work import ERRORS_AT_ONCE, Servers, act, wait_for
 from uftp.errors import UsageError
@@ -73,7 +73,7 @@ def command() -> None:
 
 
 @command.command(short_help="Have files copied from servers to a server.")
-@click.argument("sources", metavar="SOURCE...", nargs=-1)
+@click.argument("remotes", metavar="SOURCE...", nargs=-1)
 @click.argument("target", metavar="TARGET")
 @click.option("-r", "--recursive", is_flag=True, help="Directories with all that is in them.")
 @click.option("-p", "--preserve", is_flag=True, help="Keep times and permission bits.")
@@ -93,10 +93,10 @@ def command() -> None:
     metavar="SERVER",
     help="The auth server that looks after it; that of TARGET, or else of SOURCE, if not given.",
 )
-@side_options
+@login_options
 @common_options
 def submit(
-    settings: Settings, sources: Sequence[str], target: str, at: str | None, logins: Logins, **values: Any
+    settings: Settings, remotes: Sequence[str], target: str, at: str | None, logins: Logins, **values: Any
 ) -> None:
     """Have files copied from servers to a server; print what names the transfer.
 
@@ -115,11 +115,11 @@ def submit(
     """
     from uftp.cli.lifetimes import parse_lifetime
 
-    if not sources:
+    if not remotes:
         raise UsageError("only one place is named; name what to copy, and then where to")
     if logins.lifetime is not None:
         parse_lifetime(logins.lifetime)  # an error now rather than after a login
-    found = [read_place(settings, source, "source") for source in sources]
+    found = [read_place(settings, source, "source") for source in remotes]
     end = read_place(settings, target, "target")
     manager = choose_manager(settings, found, end, at)
     options = _options(values)
@@ -327,7 +327,7 @@ _login_option = click.option(
 @click.argument("transfers", metavar="TRANSFER...", nargs=-1, required=True)
 @_login_option
 @_at_option
-@side_options
+@login_options
 @common_options
 def resume(settings: Settings, transfers: Sequence[str], login: bool, at: str | None, logins: Logins) -> None:
     """Have paused transfers go on where they were.
@@ -346,7 +346,7 @@ def resume(settings: Settings, transfers: Sequence[str], login: bool, at: str | 
 @click.argument("transfers", metavar="TRANSFER...", nargs=-1, required=True)
 @_login_option
 @_at_option
-@side_options
+@login_options
 @common_options
 def retry(settings: Settings, transfers: Sequence[str], login: bool, at: str | None, logins: Logins) -> None:
     """Try transfers again that have failed or were cancelled; only what is missing is copied.

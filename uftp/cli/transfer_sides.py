@@ -12,13 +12,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import click
 
 from uftp.cli.runner import one_line
 from uftp.cli.settings import Settings
+from uftp.cli.side_options import Side, SideOptions, click_options, take
 from uftp.client.managed import checked_id
 from uftp.client.url import RemoteUrl, is_url, parse_url
 from uftp.errors import AuthenticationFailed, NotFound, Refused, UsageError
@@ -27,38 +28,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SERVER_VARIABLE: Final = "UFTP_TRANSFER_URL"
 
-Side = Literal["source", "target"]
-
 _REFERENCE = re.compile(r"(?P<site>https?://.+)/rest/transfers/(?P<id>[^/:]*)/?", re.IGNORECASE)
 _HTTPS = re.compile(r"https://[^/]+(/.*)?", re.IGNORECASE | re.DOTALL)
 _LINK = re.compile(r"https://[^/]+(/[^:]*)?/rest/access/[^/:]+/[\w-]+([/:].*)?", re.IGNORECASE | re.DOTALL)
 _SIGNED: Final = ("SSHKEY",)  # logins by a token made for one request
-_METHODS: Final = ("user", "ask_password", "password_file", "token", "identity", "oidc_agent")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SideOptions:
-    """What was said of the login on one side."""
-
-    user: str | None = None
-    ask_password: bool = False
-    password_file: str | None = None
-    token: str | None = None
-    identity: str | None = None
-    oidc_agent: str | None = None
-    ca: str | None = None
-
-    @property
-    def has_any(self) -> bool:
-        """Whether anything was said."""
-        return self != SideOptions()
-
-    def over(self, settings: Settings) -> Settings:
-        """The settings for a login on this side: what was said of it, in place of what is said for all."""
-        values: dict[str, Any] = {"_credentials": {}, "ca": self.ca or settings.ca}
-        if any(getattr(self, name) for name in _METHODS):
-            values |= {name: getattr(self, name) for name in _METHODS}
-        return replace(settings, **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,22 +54,9 @@ class Logins:
         return self.source if side == "source" else self.target
 
 
-def _side_options(side: Side) -> list[Callable[[F], F]]:
-    there = f"on the {side}'s auth server, if that is another one"
-    return [
-        click.option(f"--{side}-user", metavar="NAME", help=f"User name {there}; as -u."),
-        click.option(f"--{side}-password", is_flag=True, help="Ask for the password there; as -P."),
-        click.option(f"--{side}-password-file", metavar="FILE", help="Take that password from the first line of FILE."),
-        click.option(f"--{side}-token", metavar="TOKEN", help="Bearer token there, or @FILE that holds it; as -A."),
-        click.option(f"--{side}-identity", metavar="KEYFILE", help="SSH private key to log in with there; as -i."),
-        click.option(f"--{side}-oidc-agent", metavar="ACCOUNT", help="Account of oidc-agent for there; as -O."),
-        click.option(f"--{side}-ca", metavar="FILE", help="CA certificates to trust there; as --ca."),
-    ]
-
-
 _OPTIONS = [
-    *_side_options("source"),
-    *_side_options("target"),
+    *click_options("source"),
+    *click_options("target"),
     click.option(
         "--login-lifetime", metavar="TIME", help="How long tokens got for the transfer are good: 12h, 7d. "
         "Those that can be renewed are, until then."
@@ -107,25 +67,14 @@ _OPTIONS = [
 ]  # fmt: skip
 
 
-def side_options(function: F) -> F:
+def login_options(function: F) -> F:
     """Give a command these options; it gets them as `logins`, a `Logins`."""
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **values: Any) -> Any:
-        sides = {}
-        for side in ("source", "target"):
-            sides[side] = SideOptions(
-                user=values.pop(f"{side}_user"),
-                ask_password=values.pop(f"{side}_password"),
-                password_file=values.pop(f"{side}_password_file"),
-                token=values.pop(f"{side}_token"),
-                identity=values.pop(f"{side}_identity"),
-                oidc_agent=values.pop(f"{side}_oidc_agent"),
-                ca=values.pop(f"{side}_ca"),
-            )
         logins = Logins(
-            source=sides["source"],
-            target=sides["target"],
+            source=take("source", values),
+            target=take("target", values),
             lifetime=values.pop("login_lifetime"),
             store_password=values.pop("store_password"),
         )
@@ -253,7 +202,10 @@ def read_place(settings: Settings, text: str, side: Side) -> Place:
         raise UsageError(f"{text}: an FTP server has no auth server; `uftp cp` copies from and to it")
     if not is_url(expanded):
         raise UsageError(f"{text}: a file here; `uftp cp` copies it. A transfer goes from one server to another")
-    if _LINK.fullmatch(expanded) is None:
+    if _LINK.fullmatch(expanded) is not None:
+        if side == "target":
+            raise UsageError(f"{text}: a transfer cannot copy to a share; name a place on a server you log in at")
+    else:
         try:
             return Place(expanded, parse_url(expanded), name)
         except UsageError:

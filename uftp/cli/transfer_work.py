@@ -11,7 +11,8 @@ import click
 
 from uftp.cli.runner import one_line, print_error, run_async
 from uftp.cli.settings import Settings
-from uftp.cli.transfer_sides import Logins, Manager, Place, Side, credential_for, find_transfer, read_place
+from uftp.cli.side_options import Side
+from uftp.cli.transfer_sides import Logins, Manager, Place, credential_for, find_transfer, read_place
 from uftp.client.url import is_url
 from uftp.errors import SomeFailed, UFTPError, UsageError
 
