@@ -349,7 +349,7 @@ def test_an_old_peer_never_has_a_partial_file_under_its_name(old: UpstreamNode, 
 
 def test_a_tree_to_and_from_an_old_peer(old: UpstreamNode, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
-    files = tree(tmp_path / "source")
+    files = tree(tmp_path / "source", 20)
     options = CopyOptions(recursive=True)
     done(
         run(sending(tmp_path / "source", old.root / "tree", exact=False, options=options), old_peer(old))[0], len(files)
