@@ -33,6 +33,7 @@ from uftpd.auth.shares.running import Deliveries
 from uftpd.auth.store.engine import Store, open_store
 from uftpd.auth.store.housekeeping import Tally, keep_house
 from uftpd.auth.tls import ExchangeableContext, tls_context
+from uftpd.auth.transfers import runner
 from uftpd.auth.transfers.managed import ManagedTransfers
 from uftpd.auth.transfers.sealing import Sealer, load_key_file
 from uftpd.config.auth import AuthConfig
@@ -139,6 +140,8 @@ async def serve(
             background.start_soon(grants.keep_counting)
             background.start_soon(grants.watch_stops, deliveries)
             background.start_soon(running.watch_files)
+            if transfers is not None:
+                background.start_soon(runner.run, lambda: running.services)
             async with trio.open_nursery() as nursery:
                 http = _HttpConfig(running, opened.listeners, opened.tls)
                 await nursery.start(_serve_http, running, http, shutdown)

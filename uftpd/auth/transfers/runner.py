@@ -1,15 +1,30 @@
-"""The task of an auth server that runs managed transfers: it takes them from the queue and drives each to its end.
+"""The tasks of an auth server that run managed transfers: each is taken from the queue and driven to its end.
 
-What a transfer has come to is in its row at any time, and each start is written there before the node is told, so
-another server, or this one after a restart, can go on: it watches the same copy on the same node, or begins the copy
-again if the node does not know it any more, which copies only what is missing.
+What a transfer has come to is in its row at any time, and each start is written there as soon as the node has said
+yes, so another server, or this one after a restart, can go on: it watches the same copy on the same node, or begins the
+copy again if the node does not know it any more, which copies only what is missing.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from typing import Final
 
+import trio
+
+from uftp.client.vetted_http import open_vetted_client
+from uftpd.auth.events import logger
 from uftpd.auth.services import Services
+from uftpd.auth.store.engine import StoreUnavailable
+from uftpd.auth.transfers.callback import run_callbacks
+from uftpd.auth.transfers.drive import Drive
+from uftpd.auth.transfers.managed import ManagedTransfers
+from uftpd.auth.transfers.model import Claimed
+from uftpd.auth.transfers.opening import rules_of
+
+POLL_SECONDS: Final = 1.0  # other servers fill the queue, too, and transfers become due by time alone
+_STORE_PAUSE: Final = 2.0
 
 
 async def run(services: Callable[[], Services], *, worker: str = "") -> None:
@@ -17,6 +32,68 @@ async def run(services: Callable[[], Services], *, worker: str = "") -> None:
 
     Args:
         services: those of the newest configuration.
-        worker: name of this server in leases; default: a fresh random one.
+        worker: name of this server in leases; a fresh random one by default.
     """
-    raise NotImplementedError
+    worker = worker or secrets.token_hex(8)
+
+    async def admit(url: str) -> tuple[str, ...]:
+        return await rules_of(services().config.transfers).admit_url(url)
+
+    client = open_vetted_client(admit)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_callbacks, lambda: services().transfers, lambda: client)
+            await _Runner(services, worker, nursery).run()
+    finally:
+        await client.aclose()
+
+
+class _Runner:
+    """Takes transfers as long as there is room.
+
+    Args:
+        services: those of the newest configuration.
+        worker: name of this server in leases.
+        nursery: where transfers are worked on.
+    """
+
+    def __init__(self, services: Callable[[], Services], worker: str, nursery: trio.Nursery) -> None:
+        self._services = services
+        self._worker = worker
+        self._nursery = nursery
+        self._running = 0
+        self._ended = trio.Event()
+
+    async def run(self) -> None:
+        """Take one after the other, for ever."""
+        while True:
+            managed = self._services().transfers
+            settings = self._services().config.transfers
+            if managed is None:
+                await trio.sleep(POLL_SECONDS)
+                continue
+            if self._running >= settings.active:
+                self._ended = trio.Event()
+                with trio.move_on_after(POLL_SECONDS):
+                    await self._ended.wait()
+                continue
+            try:
+                claimed = await managed.claim(self._worker, settings)
+            except StoreUnavailable:
+                await trio.sleep(_STORE_PAUSE)
+                continue
+            if claimed is None:
+                await managed.wait(POLL_SECONDS)
+                continue
+            self._running += 1
+            self._nursery.start_soon(self._drive, managed, claimed)
+
+    async def _drive(self, managed: ManagedTransfers, claimed: Claimed) -> None:
+        try:
+            await Drive(self._services, managed, claimed).run()
+        except Exception:
+            # Its lease lapses, and somebody takes it again; the others go on.
+            logger.exception("work on a transfer failed", extra={"facts": {"id": claimed.transfer.id}})
+        finally:
+            self._running -= 1
+            self._ended.set()
