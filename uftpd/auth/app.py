@@ -21,6 +21,7 @@ from uftpd.auth.shares.delivery import Delivery
 from uftpd.auth.shares.owner_resource import OwnerResource
 from uftpd.auth.shares.use_resource import UseResource
 from uftpd.auth.token_resource import token_endpoints
+from uftpd.auth.transfers.resource import TransferResource
 
 
 def all_endpoints(services: Services) -> list[Endpoint]:
@@ -32,6 +33,7 @@ def all_endpoints(services: Services) -> list[Endpoint]:
         *Resources(services).endpoints(),
         *owners.endpoints(),
         *UseResource(services).endpoints(),
+        *TransferResource(services).endpoints(),
         *AdminActions(services).endpoints(),
         *PublicHealth(services).endpoints(),
     ]

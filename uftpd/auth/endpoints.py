@@ -65,9 +65,11 @@ class Endpoint:
         produces: type of the reply; `*/*` for any.
         consumes: type of the request's body; empty if it has none.
         body: JSON schema of the request's body.
+        body_required: without, a request may have no body, and then no type of it.
         query: query parameters, each with its JSON schema.
         replies: statuses it answers with beside those every resource has, and what they mean.
         schema: JSON schema of the reply with status 200.
+        created: JSON schema of the reply with status 201, if there is one that has a body.
     """
 
     method: str
@@ -78,9 +80,11 @@ class Endpoint:
     produces: str = JSON
     consumes: str = ""
     body: Mapping[str, Any] = field(default_factory=dict)
+    body_required: bool = True
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     replies: Mapping[int, str] = field(default_factory=dict)
     schema: Mapping[str, Any] = field(default_factory=dict)
+    created: Mapping[str, Any] = field(default_factory=dict)
 
 
 FindCaller = Callable[[Request], Awaitable[Caller]]
@@ -120,7 +124,8 @@ class _Gate:
         context_of(request).resource = endpoint.path
         if endpoint.produces != ANY and not accepts(request.headers.getlist("accept"), endpoint.produces):
             raise RequestError(f"This resource produces {endpoint.produces} only", status=406)
-        if endpoint.consumes and _content_type(request) != endpoint.consumes:
+        kind = _content_type(request)
+        if endpoint.consumes and kind != endpoint.consumes and (kind or endpoint.body_required):
             raise RequestError(f"The request body must be {endpoint.consumes}", status=415)
         caller = NOBODY
         if endpoint.access is not Access.PUBLIC:

@@ -94,7 +94,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "responses": _responses(endpoint),
     }
     if endpoint.consumes:
-        operation["requestBody"] = {"required": True, "content": {endpoint.consumes: {"schema": dict(endpoint.body)}}}
+        operation["requestBody"] = {
+            "required": endpoint.body_required,
+            "content": {endpoint.consumes: {"schema": dict(endpoint.body)}},
+        }
     if endpoint.access is not Access.PUBLIC:
         schemes: list[dict[str, list[str]]] = [{"basic": []}, {"bearer": []}, {"session": []}]
         operation["security"] = schemes if endpoint.access is not Access.ANYBODY else [{}, *schemes]
@@ -111,6 +114,9 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.produces != ANY:
         content = {endpoint.produces: {"schema": dict(endpoint.schema) or {"type": "string"}}}
     responses: dict[str, Any] = {"200": {"description": endpoint.summary, "content": content}}
+    if endpoint.created:
+        described = {"description": "It was made.", "content": {endpoint.produces: {"schema": dict(endpoint.created)}}}
+        responses["201"] = described
     for status, meaning in sorted((errors | dict(endpoint.replies)).items()):
         # An unknown security session has no body, by the protocol.
         body = {} if status in (204, 432) else {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}

@@ -10,7 +10,6 @@ from typing import Final, Literal
 MAX_SOURCES: Final = 500
 MAX_ERRORS: Final = 10_000
 """Failed files of one transfer that are remembered; more are only counted."""
-MAX_PERSON_CHARACTERS: Final = 1024
 MAX_REASON_CHARACTERS: Final = 2000
 MAX_DRIVE_CHARACTERS: Final = 64 * 1024
 
