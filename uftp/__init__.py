@@ -1,7 +1,8 @@
 """Fast, safe transfer of research data over UFTP (UNICORE FTP) and plain FTP.
 
-For scripts and notebooks `copy`, `sync`, `listdir` and `connect`; to be awaited, under trio or asyncio, `copy_async`,
-`sync_async` and `listdir_async`; for trio programs also `open_session`, `copy_files` and `sync_places`:
+For scripts and notebooks `copy`, `sync`, `rcp`, `listdir` and `connect`; to be awaited, under trio or asyncio,
+`copy_async`, `sync_async`, `rcp_async` and `listdir_async`; for trio programs also `open_session`, `copy_files` and
+`sync_places`:
 
     import uftp
 
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
     from uftp.client.ssh_login import SshIdentity
     from uftp.errors import UFTPError
     from uftp.protocol.facts import FileInfo
+    from uftp.transfer.between_places import BetweenOptions
     from uftp.transfer.blocking import Connection, connect
+    from uftp.transfer.calling import Login, Progress
     from uftp.transfer.copy import Access, copy_files
     from uftp.transfer.filters import Filters, make_rules
-    from uftp.transfer.one_call import Progress, copy, copy_async, listdir, listdir_async, sync, sync_async
+    from uftp.transfer.one_call import copy, copy_async, listdir, listdir_async, sync, sync_async
     from uftp.transfer.options import ByteRange, CopyOptions
+    from uftp.transfer.rcp_call import rcp, rcp_async
     from uftp.transfer.results import CopyState, CopySummary, FileResult
     from uftp.transfer.sync import SyncSummary
     from uftp.transfer.tree_sync import TreeSyncOptions, sync_places
@@ -46,6 +50,7 @@ __all__ = [
     "Access",
     "Anonymous",
     "BearerToken",
+    "BetweenOptions",
     "ByteRange",
     "Connection",
     "CopyOptions",
@@ -57,6 +62,7 @@ __all__ = [
     "FileInfo",
     "FileResult",
     "Filters",
+    "Login",
     "OidcAgentCredential",
     "OidcLogin",
     "Progress",
@@ -79,6 +85,8 @@ __all__ = [
     "make_rules",
     "open_ftp_session",
     "open_session",
+    "rcp",
+    "rcp_async",
     "sync",
     "sync_async",
     "sync_places",
@@ -88,6 +96,7 @@ _HOMES = {
     "Access": "transfer.copy",
     "Anonymous": "client.credentials",
     "BearerToken": "client.credentials",
+    "BetweenOptions": "transfer.between_places",
     "ByteRange": "transfer.options",
     "Connection": "transfer.blocking",
     "CopyOptions": "transfer.options",
@@ -99,9 +108,10 @@ _HOMES = {
     "FileInfo": "protocol.facts",
     "FileResult": "transfer.results",
     "Filters": "transfer.filters",
+    "Login": "transfer.calling",
     "OidcAgentCredential": "client.oidc_agent",
     "OidcLogin": "client.oidc_login",
-    "Progress": "transfer.one_call",
+    "Progress": "transfer.calling",
     "SessionOptions": "client.login",
     "SshIdentity": "client.ssh_login",
     "SyncSummary": "transfer.sync",
@@ -120,6 +130,8 @@ _HOMES = {
     "make_rules": "transfer.filters",
     "open_ftp_session": "client.login",
     "open_session": "client.connect",
+    "rcp": "transfer.rcp_call",
+    "rcp_async": "transfer.rcp_call",
     "sync": "transfer.one_call",
     "sync_async": "transfer.one_call",
     "sync_places": "transfer.tree_sync",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,18 +13,16 @@ from uftp.cli.data_options import DataOptions
 from uftp.cli.runner import one_line, run_async
 from uftp.cli.settings import Settings, common_options, first_line
 from uftp.cli.side_options import Side, SideOptions, side_options
-from uftp.client.url import is_url, parse_url
+from uftp.client.url import is_url
 from uftp.errors import UsageError
 
 if TYPE_CHECKING:
+    from uftp.client.url import RemoteUrl
     from uftp.transfer.between_places import BetweenOptions, Copy, Place, Source, Target
+    from uftp.transfer.copy import Access
     from uftp.transfer.results import CopySummary
 
 SEND_FILE_VARIABLE: Final = "UFTP_RCP_USE_SEND_FILE"
-
-_HTTPS = re.compile(r"https://[^/]+(/.*)?", re.IGNORECASE | re.DOTALL)
-# What people get who are sent a link; the notation of places has a colon behind it.
-_LINK = re.compile(r"https://[^/]+(/[^:]*)?/rest/access/[^/:]+/[\w-]+(/[^:]*)?", re.IGNORECASE | re.DOTALL)
 
 
 @click.command()
@@ -133,7 +130,8 @@ def command(
         streams=streams,
         legacy_cipher=legacy_cipher,
         compression_level=None,
-        mode="auto",
+        # Several streams are set up in MODE S (NOOP); what the servers say to each other is not concerned.
+        mode="stream" if streams > 1 and not encrypt else "auto",
     )
     if asked:
         if len(places) != 1:
@@ -205,19 +203,10 @@ class _Reader:
         Raises:
             UsageError: nothing can be copied from there.
         """
-        from uftp.transfer.between_places import WebPlace
+        from uftp.transfer.between_places import read_source
 
         expanded = self._expand(text, "source")
-        if _LINK.fullmatch(expanded):
-            return WebPlace(expanded)
-        if not is_url(expanded):
-            return self._bare(text, expanded)
-        try:
-            return self._place(expanded, "source")
-        except UsageError:
-            if "/rest/auth" in expanded or not _HTTPS.fullmatch(expanded):
-                raise
-            return WebPlace(expanded)
+        return read_source(expanded, self._access("source")) if is_url(expanded) else self._bare(text, expanded)
 
     def target(self, text: str) -> Target:
         """The target.
@@ -225,8 +214,10 @@ class _Reader:
         Raises:
             UsageError: nothing can be copied to there.
         """
+        from uftp.transfer.between_places import read_place
+
         expanded = self._expand(text, "target")
-        return self._place(expanded, "target") if is_url(expanded) else self._bare(text, expanded)
+        return read_place(expanded, self._access("target")) if is_url(expanded) else self._bare(text, expanded)
 
     def check(self) -> None:
         """See that all that was given is of use.
@@ -247,16 +238,8 @@ class _Reader:
             self._by_side[side] = options.over(self._settings) if options.has_any else self._settings
         return self._by_side[side]
 
-    def _place(self, text: str, side: Side) -> Place:
-        from uftp.transfer.between_places import Place
-
-        url = parse_url(text)
-        if url.kind == "ftp":
-            raise UsageError(
-                f"{url.display()}: a plain FTP server gives no one-time passwords, so no other server can log in "
-                "there; `uftp cp` copies through this machine"
-            )
-        return Place(url=url, access=self._data.apply(self._settings_of(side).access(url)))
+    def _access(self, side: Side) -> Callable[[RemoteUrl], Access]:
+        return lambda url: self._data.apply(self._settings_of(side).access(url))
 
     def _bare(self, text: str, path: str) -> Target:
         from uftp.protocol import ProtocolError
@@ -283,16 +266,13 @@ class _Reader:
 
 
 def _server_of(settings: Settings, sides: Mapping[Side, SideOptions], text: str) -> Place:
-    from uftp.transfer.between_places import Place
+    from uftp.transfer.between_places import read_place
 
     named = [side for side in sides.values() if side.has_any]
     if len(named) > 1:
         raise UsageError("only one server is asked; give the login there by the common options")
     chosen = named[0].over(settings) if named else settings
-    url = parse_url(chosen.expand_server(text) if ":" not in text.rstrip(":") else chosen.expand(text))
-    if url.kind == "ftp":
-        raise UsageError(f"{url.display()}: a plain FTP server runs no copies")
-    return Place(url=url, access=chosen.access(url))
+    return read_place(chosen.expand_server(text) if ":" not in text.rstrip(":") else chosen.expand(text), chosen.access)
 
 
 # -- what is done ---------------------------------------------------------------------------------------------------
@@ -353,8 +333,10 @@ def _start(settings: Settings, sources: Sequence[Source], target: Target, option
             return
         click.echo(copy.id)
         if not settings.quiet:
-            how = f"uftp rcp --status {copy.id} {copy.at.url.service}"
-            click.echo(one_line(f"uftp: runs on {copy.server}: {_said(copy)}; to see how it stands: {how}"), err=True)
+            how = f"to see how it stands: uftp rcp --status {copy.id} {copy.at.url.service}"
+            if not copy.tells:
+                how = "this server never tells how copies stand; look at the target"
+            click.echo(one_line(f"uftp: runs on {copy.server}: {_said(copy)}; {how}"), err=True)
 
     listeners = Listeners(started=started)
     run_async(

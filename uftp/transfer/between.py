@@ -140,14 +140,9 @@ class _Errands:
             raise UsageError("nothing to copy")
         self._several = len(sources) > 1
         target, options = self._target, self._options
-        if isinstance(target, Place):
-            if target.url.kind == "ftp":
-                raise UsageError(f"{target.display()}: {_NO_FTP}")
-            if target.url.pattern is not None:
-                raise UsageError(f"{target.display()}: a target cannot have wildcards; write them as %2A, %3F or %5B")
+        if isinstance(target, Place) and target.url.pattern is not None:
+            raise UsageError(f"{target.display()}: a target cannot have wildcards; write them as %2A, %3F or %5B")
         for source in sources:
-            if isinstance(source, Place) and source.url.kind == "ftp":
-                raise UsageError(f"{source.display()}: {_NO_FTP}")
             if isinstance(source, BarePlace | WebPlace) and isinstance(target, BarePlace):
                 raise UsageError("neither side is a server one logs in at: one of them has to run the copy")
             if isinstance(source, WebPlace) and options.byte_range is not None:
@@ -398,9 +393,3 @@ def _all_of(errors: Sequence[UFTPError]) -> UFTPError:
         return errors[0]
     first = errors[0]
     return Refused(f"{first}; and the other way round: {errors[1]}", code=getattr(first, "code", None))
-
-
-_NO_FTP: Final = (
-    "a plain FTP server gives no one-time passwords, so another server cannot log in there; copy through this machine "
-    "with `uftp cp`"
-)

@@ -9,7 +9,7 @@ from typing import Final
 
 from uftp.client import server_copies
 from uftp.client.session import FTPSession
-from uftp.errors import NotFound, UFTPError, UsageError
+from uftp.errors import NotFound, Refused, UFTPError, UsageError
 from uftp.protocol.server_copies import MAX_ID, CopyError, CopyStatus
 from uftp.transfer.between_places import Copy, Place
 from uftp.transfer.between_watch import Watcher
@@ -47,6 +47,8 @@ async def _finding(at: Place, number: int) -> AsyncIterator[tuple[FTPSession, Co
         try:
             # Nothing is looked at but the copy: the home directory is always there.
             async with at.access.connector(url, b"") as connector, await connector.open() as session:
+                if not server_copies.can_report(session):
+                    raise Refused(f"{session.name}: this server tells nothing of copies, and cannot end them")
                 status = await server_copies.status(session, number)
                 if status.word != "UNKNOWN":
                     yield session, status

@@ -28,7 +28,7 @@ from uftp.transfer.plan import Root, join, place
 from uftp.transfer.results import CopyState, FileResult
 from uftp.transfer.retrying import may_pass, wait_before
 
-_FIRST_SECONDS: Final = 0.2  # between two looks
+_FIRST_SECONDS: Final = 0.05  # between two looks
 _LONGEST_SECONDS: Final = 3.0
 _REPLY_SECONDS: Final = 20.0
 _START_SECONDS: Final = 60.0
@@ -85,6 +85,11 @@ class OldServers:
         session = await self._runner().session()
         if not session.dialect.is_uftp:
             raise Refused(f"{session.name}: this server copies nothing to or from other ones")
+        if self._options.byte_range is not None:
+            # Upstream cuts the target to nothing first, and loses the last byte of the range.
+            raise Refused(
+                f"{session.name}: -B: this server would spoil the rest of the target; copy through this machine"
+            )
         if self._options.limit_rate:
             raise Refused(f"{session.name}: --limit-rate: this server cannot be told how fast to copy")
 
@@ -213,8 +218,6 @@ class OldServers:
         Raises:
             UFTPError: it is not, or nobody can tell.
         """
-        if self._options.byte_range is not None:
-            return await self._copy_range(source, target, file)
         assert file.info is not None  # noqa: S101 -- for the type checker: all that is listed has facts
         there = await target.session()
         if (old := await there.stat_or_none(file.target)) is not None and old.is_dir:
@@ -263,9 +266,6 @@ class OldServers:
         runner = self._runner()
         streams = runner.place.access.session.streams
         with trio.CancelScope(deadline=trio.current_time() + _START_SECONDS, shield=True):
-            if (part := self._options.byte_range) is not None:
-                length = None if part.last is None else part.last - part.first + 1
-                await server_copies.set_copy_range(session, part.first, length)
             if streams > 1 and session.records is None:
                 await server_copies.set_copy_streams(session, streams)
             source, target = paths
@@ -283,6 +283,7 @@ class OldServers:
                 source=ends[0],
                 target=ends[1],
                 way=self._way,
+                tells=server_copies.can_report(session),
             )
             self._state.sessions += 1
             self._listeners.started(copy)
@@ -352,16 +353,14 @@ class OldServers:
         if not self._options.verify:
             return
         for look in range(_LOOKS):
-            if await self._equal(source, target, file.source, path, 0, None):
+            if await self._equal(source, target, file.source, path):
                 return
             if look + 1 < _LOOKS:
                 await trio.sleep(_LONGEST_SECONDS / 2)
         raise TransferFailed(f"{source.place.display(file.source)}: what arrived is not equal to it")
 
-    async def _equal(
-        self, source: Wired, target: Wired, first: bytes, second: bytes, offset: int, length: int | None
-    ) -> bool:
-        """Whether two files, or parts of them, have the same checksum; counts what has none."""
+    async def _equal(self, source: Wired, target: Wired, first: bytes, second: bytes) -> bool:
+        """Whether two files have the same checksum; counts what has none."""
         here, there = await source.session(), await target.session()
         algorithm = _common(here, there)
         if algorithm is None:
@@ -370,7 +369,7 @@ class OldServers:
         found: list[str] = []
 
         async def ask(session: FTPSession, path: bytes) -> None:
-            found.append((await session.checksum(path, algorithm, offset=offset, length=length)).digest)
+            found.append((await session.checksum(path, algorithm)).digest)
 
         await ask(here, first)
         await ask(there, second)
@@ -405,34 +404,7 @@ class OldServers:
             else:
                 self._listeners.stopped(copy, f"{copy.server} cannot end copies, and may go on for a while; {left}")
 
-    # -- ranges, and sides that cannot be looked at --------------------------------------------------------------------
-
-    async def _copy_range(self, source: Wired, target: Wired, file: _File) -> int:
-        """Copy a part of a file into the target: of its size nothing can be learned, so checksums have to tell."""
-        part = self._options.byte_range
-        assert part is not None  # noqa: S101 -- for the type checker
-        assert file.info is not None  # noqa: S101 -- for the type checker: what is named was looked at
-        offset, length = part.within(file.info.size)
-        session = await self._runner().session()
-        comparable = _common(await source.session(), await target.session()) is not None
-        if not comparable and not server_copies.can_report(session):
-            raise Refused(f"{session.name}: nobody could tell whether a part has come; --no-wait leaves that to you")
-        copy = await self._start_one(file, file.target)
-        pause, since = _FIRST_SECONDS, trio.current_time()
-        while True:
-            over = await self._is_over(copy)
-            there = await (await target.session()).stat_or_none(file.target)
-            long_enough = there is not None and there.size >= offset + length and (comparable or over)
-            if long_enough and await self._equal(source, target, file.source, file.target, offset, length):
-                break
-            if over:
-                raise TransferFailed(f"{source.place.display(file.source)}: what arrived is not equal to this part")
-            self._check_stall(since, f"bytes {offset} to {offset + length - 1} have not arrived")
-            await trio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_SECONDS)
-        self._state.bytes_done += length
-        self._listeners.ended(copy, "FINISHED")
-        return length
+    # -- sides that cannot be looked at -------------------------------------------------------------------------------
 
     async def _start_bare(self) -> Copy:
         source, target = self._source, self._target

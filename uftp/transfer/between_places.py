@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from uftp.client.session import FTPSession
-from uftp.client.url import RemoteUrl
+from uftp.client.url import RemoteUrl, is_url, parse_url
 from uftp.client.wording import printable
+from uftp.errors import UsageError
 from uftp.transfer.copy import Access
 from uftp.transfer.options import ByteRange
 
 Way = Literal["receive", "send"]
 """Which side runs a copy: the target's server receives, or the source's sends."""
+
+_HTTPS: Final = re.compile(r"https://[^/]+(/.*)?", re.IGNORECASE | re.DOTALL)
+# What people get who are sent a link; the notation of places has a colon behind it.
+_LINK: Final = re.compile(r"https://[^/]+(/[^:]*)?/rest/access/[^/:]+/[\w-]+(/[^:]*)?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,46 @@ Source = Place | BarePlace | WebPlace
 Target = Place | BarePlace
 
 
+AccessOf = Callable[[RemoteUrl], Access]
+
+
+def read_source(text: str, access: AccessOf) -> Place | WebPlace:
+    """A source as typed: a place on a server, or any other https URL, that of a share for instance.
+
+    Args:
+        text: a URL.
+        access: how a server is reached.
+
+    Raises:
+        UsageError: nothing can be copied from there.
+    """
+    if _LINK.fullmatch(text):
+        return WebPlace(text)
+    try:
+        return read_place(text, access)
+    except UsageError:
+        if "/rest/auth" in text or not _HTTPS.fullmatch(text):
+            raise
+        return WebPlace(text)
+
+
+def read_place(text: str, access: AccessOf) -> Place:
+    """A place on a server as typed.
+
+    Raises:
+        UsageError: it is none, or on a server that has no part in such copies.
+    """
+    if not is_url(text):
+        raise UsageError(f"{text}: not a URL; both sides of such a copy are servers. From and to here copies `uftp cp`")
+    url = parse_url(text)
+    if url.kind == "ftp":
+        raise UsageError(
+            f"{url.display()}: a plain FTP server gives no one-time passwords, so no other server can log in there; "
+            "`uftp cp` copies by way of this machine"
+        )
+    return Place(url=url, access=access(url))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BetweenOptions:
     """How to copy.
@@ -110,6 +156,7 @@ class Copy:
         at: the place whose server it is.
         source, target: what is copied where.
         way: which of the two runs it.
+        tells: whether the server says how it stands, and can end it.
     """
 
     id: int
@@ -119,6 +166,7 @@ class Copy:
     source: Source
     target: Target
     way: Way
+    tells: bool = True
 
     @property
     def server(self) -> str:
