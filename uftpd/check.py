@@ -57,7 +57,12 @@ def check_file(path: Path, now: dt.datetime | None = None) -> Checked:
             config = convert(table, auth.AuthConfig, path)
             problems = _check_auth(config, path)
             doubts = _map_findings(config).warnings
-            certificates = (config.server.certificate, config.command_port.certificate, config.command_port.ca)
+            certificates = (
+                config.server.certificate,
+                config.command_port.certificate,
+                config.command_port.ca,
+                config.transfers.https_ca,
+            )
         else:
             node = convert(table, data.DataConfig, path)
             problems = _check_data(node, path)
@@ -109,12 +114,17 @@ def _check_auth(config: auth.AuthConfig, path: Path) -> list[str]:
     from uftpd.auth.nodes.client import CommandPort
     from uftpd.auth.store.engine import check_settings
     from uftpd.auth.tls import tls_context
+    from uftpd.auth.transfers.sealing import check_key_file
+    from uftpd.peers import fetch_authorities
 
     found = [f"{path}: {problem}" for problem in auth.problems(config)]
     server = config.server
     found += _attempt(lambda: tls_context(config))
     found += _attempt(lambda: CommandPort(config.command_port, server.certificate, server.key))
     found += _attempt(lambda: check_settings(config.store))
+    if config.transfers.enabled and (sealing_key := config.transfers.key_file) is not None:
+        found += _attempt(lambda: check_key_file(sealing_key))
+    found += _attempt(lambda: fetch_authorities(config.transfers.reach))
     found += _map_findings(config).problems
     if not found:
         certificate, key = server.certificate, server.key

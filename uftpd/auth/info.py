@@ -93,6 +93,7 @@ def info_reply(
     granted: Entitlements,
     base_url: str,
     shares: Shares,
+    transfers: bool = False,
 ) -> JsonObject:
     """The whole reply. Anonymous callers get no versions, CAs or back ends (W19)."""
     known = bool(identity.method)
@@ -105,6 +106,8 @@ def info_reply(
             entry["dataSharing"] = {"enabled": True, "href": f"{base_url}/rest/share/{name}"}
     reply["client"] = _client(identity, granted)
     reply["server"] = _own(registry, facts, known)
+    if transfers:
+        reply["server"]["transfers"] = {"href": f"{base_url}/rest/transfers"}
     return reply
 
 

@@ -34,6 +34,7 @@ class Metrics:
         security_sessions: given, used, unknown.
         sessions: asked of data nodes, by logical server and result.
         transfers: managed ones that ended, by state.
+        open_transfers: managed ones that have not ended, by state, at all servers on the store.
         reloads: of the configuration, by result.
     """
 
@@ -64,6 +65,9 @@ class Metrics:
         )
         self.transfers = Counter(
             "uftpd_auth_transfers_ended", "Managed transfers that ended.", ["state"], registry=self.registry
+        )
+        self.open_transfers = Gauge(
+            "uftpd_auth_transfers", "Managed transfers that have not ended.", ["state"], registry=self.registry
         )
         self.reloads = Counter("uftpd_auth_reloads", "Configurations read again.", ["result"], registry=self.registry)
         self._store_seconds = Histogram(

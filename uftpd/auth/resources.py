@@ -113,6 +113,7 @@ class Resources:
             caller.granted,
             url,
             shares=self._config.shares,
+            transfers=self._services.transfers is not None,
         )
         context_of(request).outcome = "info"
         return JSONResponse(reply)

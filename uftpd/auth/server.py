@@ -141,6 +141,8 @@ async def serve(
             background.start_soon(grants.watch_stops, deliveries)
             background.start_soon(running.watch_files)
             if transfers is not None:
+                background.start_soon(transfers.keep_house)
+            if transfers is not None:
                 background.start_soon(runner.run, lambda: running.services)
             async with trio.open_nursery() as nursery:
                 http = _HttpConfig(running, opened.listeners, opened.tls)

@@ -6,6 +6,7 @@ transfer's row.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
@@ -14,7 +15,7 @@ import trio
 
 from uftpd.auth.events import event
 from uftpd.auth.metrics import Metrics
-from uftpd.auth.store.engine import Store
+from uftpd.auth.store.engine import Store, StoreUnavailable
 from uftpd.auth.transfers import queue, rows
 from uftpd.auth.transfers.credentials import StoredCredential
 from uftpd.auth.transfers.model import (
@@ -35,6 +36,8 @@ from uftpd.auth.transfers.model import (
 from uftpd.auth.transfers.sealing import CannotOpen, Sealer
 from uftpd.config.transfers import Transfers
 
+_SWEEP_SECONDS: Final = 15.0
+_BATCH: Final = 500  # transfers in one transaction, so that others get a turn
 _CLAIMS_TRIED: Final = 5
 _CONTENDED_SECONDS: Final = 0.02
 _MAX_CALLBACKS: Final = 1000
@@ -268,6 +271,30 @@ class ManagedTransfers:
             failed=transfer.progress.failed,
             seconds=transfer.ended - transfer.created,
         )
+
+    # -- keeping house ------------------------------------------------------------------------------------------------
+
+    async def keep_house(self) -> None:
+        """Remove what is old and count what is left, from time to time, for ever."""
+        while True:
+            with contextlib.suppress(StoreUnavailable):  # said by the store; there is a next time
+                await self.sweep()
+            await trio.sleep(_SWEEP_SECONDS)
+
+    async def sweep(self) -> None:
+        """Remove transfers that ended long ago, cancel those paused for as long, and count."""
+        now = self._clock()
+        before = now - self._settings().keep_days * 86400
+        while await self._store.write(lambda connection: rows.remove_old(connection, before, _BATCH)) == _BATCH:
+            pass
+        while forgotten := await self._store.write(
+            lambda connection: rows.cancel_forgotten(connection, before, now, _BATCH)
+        ):
+            for transfer in forgotten:
+                self._ended(transfer)
+        await self._store.write(lambda connection: rows.forget_turns(connection, before))
+        for state, number in (await self._store.read(rows.counts)).items():
+            self._metrics.open_transfers.labels(state).set(number)
 
     # -- callbacks ----------------------------------------------------------------------------------------------------
 

@@ -404,7 +404,7 @@ def _remove(connection: Connection, doomed: Sequence[str]) -> None:
     connection.execute(delete(transfers).where(transfers.c.id.in_(doomed)))
 
 
-def cancel_forgotten(connection: Connection, before: float, now: float, most: int) -> int:
+def cancel_forgotten(connection: Connection, before: float, now: float, most: int) -> list[Transfer]:
     """Cancel up to `most` transfers that were paused before a time, so that no credentials stay for ever."""
     old = (transfers.c.state == TransferState.PAUSED) & (transfers.c.changed < before)
     chosen = list(connection.execute(select(transfers).where(old).limit(most).with_for_update(skip_locked=True)))
@@ -415,7 +415,7 @@ def cancel_forgotten(connection: Connection, before: float, now: float, most: in
             "reason": _PAUSED_TOO_LONG,
         }
         connection.execute(update(transfers).where(transfers.c.id == row.id).values(**values))
-    return len(chosen)
+    return [transfer for row in chosen if (transfer := find(connection, row.id)) is not None]
 
 
 def forget_turns(connection: Connection, before: float) -> int:

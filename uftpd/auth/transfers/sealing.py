@@ -82,6 +82,18 @@ def load_key_file(path: Path) -> Sealer:
     return Sealer(read_key_file(path))
 
 
+def check_key_file(path: Path) -> None:
+    """Whether `load_key_file` would work, without making anything.
+
+    Raises:
+        ConfigError: it would not.
+    """
+    if os.path.lexists(path):
+        read_key_file(path)
+    elif not path.parent.is_dir():
+        raise ConfigError(f"transfers.key_file: {path}: no file in a directory that exists")
+
+
 def read_key_file(path: Path) -> list[bytes]:
     """The keys in a file.
 
