@@ -73,7 +73,7 @@ def test_it_receives_from_us(sites: TwoSites, node: UpstreamNode, layer: str, st
     layers, members = layers_of(layer)
     directory = sites.first.directory()
     sites.first.file(directory / "theirs", CONTENT)
-    grant = ask(sites.first, directory, numberOfStreams=streams, **members)
+    grant = ask(sites.first, directory, streamCount=streams, **members)
     errand, _ = execute(
         node, f"RECEIVE-FILE 'got' 'theirs' '{grant.address}' '{grant.secret}'", layers=layers, streams=streams
     )
@@ -96,7 +96,7 @@ def test_it_sends_a_range(sites: TwoSites, node: UpstreamNode, streams: int) -> 
     directory = sites.first.directory()
     target = sites.first.file(directory / "target", bytes(5000))
     (node.root / "ours").write_bytes(CONTENT)
-    grant = ask(sites.first, directory, numberOfStreams=streams)
+    grant = ask(sites.first, directory, streamCount=streams)
     errand, _ = execute(
         node,
         f"SEND-FILE 'ours' 'target' '{grant.address}' '{grant.secret}'",
