@@ -138,8 +138,8 @@ def print_one(transfer: Transfer, reference: str, errors: Sequence[TransferError
     lines += [("From", printable(source)) for source in transfer.sources]
     lines.append(("To", printable(transfer.target)))
     options = transfer.document.get("options")
-    if isinstance(options, Mapping) and options:
-        lines.append(("Options", _in_words(options)))
+    if isinstance(options, Mapping) and (words := _in_words(options)):
+        lines.append(("Options", words))
     lines.append(("Progress", ", ".join(_progress(transfer)) or "nothing moved yet"))
     if transfer.node:
         lines.append(("Node", printable(transfer.node)))
@@ -159,15 +159,15 @@ def print_one(transfer: Transfer, reference: str, errors: Sequence[TransferError
 
 
 def _in_words(options: Mapping[str, Any]) -> str:
-    shown = []
-    for name, value in options.items():
-        if value is True:
-            shown.append(printable(str(name)))
-        elif value is False:
-            shown.append(f"no {printable(str(name))}")
-        elif value not in (None, 0, ""):
-            shown.append(f"{printable(str(name))} {printable(str(value))}")
-    return ", ".join(shown)
+    """What is not as usual."""
+    words = [name for name in ("recursive", "preserve", "encrypt", "compress") if options.get(name) is True]
+    words += [f"no {name}" for name in ("verify", "resume") if options.get(name) is False]
+    rate, retries = options.get("limitRate"), options.get("retries")
+    if type(rate) is int and rate > 0:
+        words.append(f"at most {human_size(rate)}/s")
+    if type(retries) is int:
+        words.append(_count(retries, "retry", "retries"))
+    return ", ".join(words)
 
 
 def _failure(error: TransferError) -> str:
