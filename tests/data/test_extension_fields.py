@@ -10,7 +10,7 @@ from raw_ftp import eventually
 
 from uftp.protocol.command_port import PingRequest, Purpose
 from uftp.protocol.command_replies import parse_ping_reply
-from uftp.protocol.features import EXTENSION_FEATURES
+from uftp.protocol.features import EXTENSION_FEATURES, copy_features
 
 
 def ask(node: Node, *lines: str) -> str:
@@ -24,7 +24,7 @@ def ask(node: Node, *lines: str) -> str:
 
 def test_a_node_says_what_it_can(shared_node: Node) -> None:
     reply = parse_ping_reply(shared_node.request(PingRequest()))
-    assert reply.features == EXTENSION_FEATURES
+    assert reply.features == EXTENSION_FEATURES + copy_features(copies=True, fetches=True)
     assert reply.features, "without any no auth server would send the fields below"
 
 

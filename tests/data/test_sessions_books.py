@@ -16,8 +16,9 @@ import trio.testing
 from uftp.protocol.command_port import Purpose, TransferRequest
 from uftpd.config.data import DataConfig
 from uftpd.data import spawn_messages
+from uftpd.data.children import SessionRefused
 from uftpd.data.ledger import Ledger
-from uftpd.data.sessions import Arrival, SessionRefused, Sessions
+from uftpd.data.sessions import Arrival, Sessions
 from uftpd.data.spawn_messages import DrainAll, Exited, Kill, Spawn
 from uftpd.events import EventLog
 from uftpd.session import messages
@@ -158,7 +159,7 @@ async def test_a_front_without_descriptors_says_so(monkeypatch: pytest.MonkeyPat
     def none_left() -> tuple[socket.socket, socket.socket]:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("uftpd.data.sessions.report_pair", none_left)
+    monkeypatch.setattr("uftpd.data.children.report_pair", none_left)
     async with running_sessions() as (sessions, _, ledger, _):
         ledger.inherit({"s1": ("alice", Purpose.LOGIN)})
         client, server = socket.socketpair()

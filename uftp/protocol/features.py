@@ -18,6 +18,10 @@ RECORD_FEATURES = (
     "MODE U FACTS",
 )
 EXTENSION_FEATURES = ("UTC", "NAMES PCT", "LINKS", "HASH BLAKE3", *RECORD_FEATURES)
+# Of copies between servers, where the site allows them (EXTENSIONS 3): their state; trees, words on how to copy, and
+# failures by file; fetches of https URLs.
+COPY_FEATURES = ("RCP-PROGRESS", "RCP-TREES")
+FETCH_FEATURE = "RCP-FETCH"
 
 _BASE = (
     "PASV",
@@ -38,13 +42,23 @@ _BASE = (
 )
 
 
-def feature_lines(*, keep_alive: bool, cipher: str | None, hash_algorithm: str) -> list[bytes]:
+def copy_features(*, copies: bool, fetches: bool) -> tuple[str, ...]:
+    """What is listed of copies between servers; fetches need copies."""
+    if not copies:
+        return ()
+    return (*COPY_FEATURES, FETCH_FEATURE) if fetches else COPY_FEATURES
+
+
+def feature_lines(
+    *, keep_alive: bool, cipher: str | None, hash_algorithm: str, copies: tuple[str, ...] = ()
+) -> list[bytes]:
     """The inner lines of our FEAT reply, one leading blank each.
 
     Args:
         keep_alive: the session has neither key nor compression.
         cipher: name of the session's legacy cipher, if it has a key and is logged in.
         hash_algorithm: the current one, marked with a star.
+        copies: of `copy_features`.
     """
     algorithms = ";".join(name + "*" * (name == hash_algorithm) for name in HASH_ALGORITHMS)
     lines = [*_BASE]
@@ -52,7 +66,7 @@ def feature_lines(*, keep_alive: bool, cipher: str | None, hash_algorithm: str) 
         lines.append("KEEP-ALIVE")
     if cipher:
         lines.append(f"CRYPTED-{cipher}")
-    lines += [f"HASH {algorithms}", "UTC", "NAMES PCT", "LINKS", *RECORD_FEATURES, "TVFS"]
+    lines += [f"HASH {algorithms}", "UTC", "NAMES PCT", "LINKS", *RECORD_FEATURES, *copies, "TVFS"]
     return [b" " + line.encode() for line in lines]
 
 

@@ -78,7 +78,7 @@ def parse_copy_arguments(argument: bytes, *, pct: bool, count: int = 4) -> tuple
         if words is not None and len(words) == count:
             break
     else:
-        raise ProtocolError(f"{count} arguments are needed, with quotes around those that have blanks")
+        raise ProtocolError("Wrong parameter count")
     found = tuple(pct_decode(word) for word in words) if pct else tuple(words)
     if not all(found):
         raise ProtocolError("An argument is empty")
@@ -216,6 +216,9 @@ class CopyWords:
     rate: int = 0
 
 
+LEGACY_COPY: Final = CopyWords()
+
+
 def parse_copy_words(argument: bytes) -> CopyWords:
     """Read what follows `OPTS RCP`; without words, the legacy form.
 
@@ -245,10 +248,9 @@ def parse_copy_words(argument: bytes) -> CopyWords:
 
 def format_copy_words(words: CopyWords) -> bytes:
     """What follows `OPTS RCP`."""
-    default = CopyWords()
-    said = [name for name, key in _FLAGS.items() if getattr(words, key) != getattr(default, key)]
+    said = [name for name, key in _FLAGS.items() if getattr(words, key) != getattr(LEGACY_COPY, key)]
     for name, (key, _, _) in _NUMBERS.items():
-        if getattr(words, key) != getattr(default, key):
+        if getattr(words, key) != getattr(LEGACY_COPY, key):
             said.append(f"{name}={getattr(words, key)}")
     return " ".join(said).encode("ascii")
 

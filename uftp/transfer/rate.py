@@ -34,6 +34,12 @@ class RateShares:
             self._shares.remove(limit)
             self._divide()
 
+    def change(self, rate: int) -> None:
+        """Let another rate hold, for running transfers as well. Only where there was one from the start."""
+        if self._rate and rate > 0:
+            self._rate = rate
+            self._divide()
+
     def _divide(self) -> None:
         for limit in self._shares:
             limit.rate = max(1, self._rate // len(self._shares))

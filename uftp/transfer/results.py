@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from uftp.errors import SomeFailed, UFTPError
 from uftp.streams import Meter
+from uftp.transfer.rate import RateShares
 
 Action = Literal["copy", "delete", "mkdir", "link"]
 
@@ -81,6 +82,7 @@ class CopyState:
         completed: whether all was tried, and nothing is to be done any more but to take leave of the server.
         each_file: whether `on_result` is told of files that are done, too; small ones cost less if not.
         failures: the first of them.
+        limit: the rate of all sessions together, once the copy has begun to move data; it can be changed.
     """
 
     on_result: Callable[[FileResult], None] = lambda result: None
@@ -102,6 +104,7 @@ class CopyState:
     completed: bool = False
     each_file: bool = True
     failures: list[FileResult] = field(default_factory=list)
+    limit: RateShares | None = None
     started: float = field(default_factory=time.monotonic)
     _running: dict[Meter, str] = field(default_factory=dict)
 

@@ -69,7 +69,7 @@ class Scheduler:
         self._state = state
         self._options = options
         self._resuming = resuming
-        self._limit = RateShares(options.limit_rate)
+        self._limit = state.limit = RateShares(options.limit_rate)
         self._splitting = splitting or Splitting.of(options)
         self._workers = 0
         self._grown = 0  # workers that throughput has shown to be worth it

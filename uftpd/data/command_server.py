@@ -37,8 +37,10 @@ from uftp.protocol.command_replies import (
 from uftp.protocol.features import EXTENSION_FEATURES
 from uftpd.config.data import DataConfig
 from uftpd.data.acl import AccessList, has_expired, peer_subject
+from uftpd.data.children import SessionRefused
+from uftpd.data.copies import site_features
 from uftpd.data.ledger import Ledger
-from uftpd.data.sessions import SessionRefused, Sessions
+from uftpd.data.sessions import Sessions
 from uftpd.events import EventLog
 
 _log = EventLog("command")
@@ -152,7 +154,7 @@ class CommandServer:
                 listen_address=ftp.listen[0].host,
                 max_sessions=self.config.limits.sessions_per_user,
                 advertise_address=ftp.advertise,
-                features=EXTENSION_FEATURES,
+                features=EXTENSION_FEATURES + site_features(self.config),
                 objects=self.objects_url,
             )
         )

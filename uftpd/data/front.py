@@ -31,12 +31,14 @@ from uftp.streams import enable_keepalive
 from uftpd.config.data import DataConfig, checked
 from uftpd.config.toml import ConfigError, load
 from uftpd.data.acl import AccessList, server_context
+from uftpd.data.children import SessionRefused
 from uftpd.data.command_server import CommandServer
+from uftpd.data.copies import site_features
 from uftpd.data.ledger import Ledger, LoginError
 from uftpd.data.login import Attempt, LoginDialogue
 from uftpd.data.objects import ObjectFront, object_url
 from uftpd.data.rights import become_service_user
-from uftpd.data.sessions import Arrival, SessionRefused, Sessions
+from uftpd.data.sessions import Arrival, Sessions
 from uftpd.events import EventLog, configure
 
 _log = EventLog("front")
@@ -240,7 +242,7 @@ class Front:
             connection.close()
 
     async def _log_in(self, stream: trio.SocketStream, peer: IPAddress, local: IPAddress) -> None:
-        dialogue = LoginDialogue()
+        dialogue = LoginDialogue(site_features(self._config))
         reader = LineReader(max_bytes=self._config.limits.line_bytes, telnet=True)
         await stream.send_all(greeting(__version__, self._config.ftp.text).encode())
         while True:

@@ -96,6 +96,7 @@ class Ledger:
         self._due: list[tuple[float, bytes]] = []  # a heap: when to look at which request again
         self._sessions: dict[str, Expected] = {}
         self._slots: Counter[tuple[str, Purpose]] = Counter()
+        self._copies: dict[str, str] = {}
         self._inherited: dict[str, tuple[str, Purpose]] = {}
 
     def add(self, request: TransferRequest) -> None:
@@ -169,6 +170,19 @@ class Ledger:
             raise LoginError(404, "no matching request for access over HTTP")
         self._begin(entry, object_id)
 
+    def begin_copy(self, copy_id: str, user: str) -> None:
+        """Count a copy between servers that a session of `user` starts.
+
+        Raises:
+            LoginError: the account has too many.
+        """
+        account = (user, Purpose.COPY)
+        limit = self.limits[Purpose.COPY]
+        if self._slots[account] >= limit:
+            raise LoginError(500, f"Too many copies and sessions for copies of '{user}' - server limit is {limit}")
+        self._slots[account] += 1
+        self._copies[copy_id] = user
+
     def _find(self, secret: str) -> Expected | None:
         digest = _digest(secret)
         entry = self._expected.get(digest)
@@ -196,7 +210,9 @@ class Ledger:
         self._slots[account] += 1
 
     def end(self, session_id: str) -> None:
-        """A session is over, or never came to be: free its slot."""
+        """A session or copy is over, or never came to be: free its slot."""
+        if (user := self._copies.pop(session_id, None)) is not None:
+            self._free_slot((user, Purpose.COPY))
         if account := self._inherited.pop(session_id, None):
             self._free_slot(account)
         entry = self._sessions.pop(session_id, None)
@@ -225,8 +241,9 @@ class Ledger:
                 self._free_slot((entry.request.user, entry.request.purpose))
 
     def active(self, user: str) -> list[str]:
-        """Ids of the user's running sessions."""
-        return [session_id for session_id, entry in self._sessions.items() if entry.request.user == user]
+        """Ids of the user's running sessions and copies."""
+        sessions = [session_id for session_id, entry in self._sessions.items() if entry.request.user == user]
+        return sessions + [copy_id for copy_id, owner in self._copies.items() if owner == user]
 
     def _is_over(self, entry: Expected) -> bool:
         # A session under way keeps a persistent secret alive beyond its time; a login does not end access over HTTP.

@@ -36,9 +36,14 @@ class Attempt:
 
 
 class LoginDialogue:
-    """One client that has not logged in yet."""
+    """One client that has not logged in yet.
 
-    def __init__(self) -> None:
+    Args:
+        copies: features of copies between servers that there are.
+    """
+
+    def __init__(self, copies: tuple[str, ...] = ()) -> None:
+        self._copies = copies
         self._named = False
         self._mistakes = 0
         self.wants_utc = False
@@ -55,7 +60,7 @@ class LoginDialogue:
             case "SYST":
                 return Answer(system_reply())
             case "FEAT":
-                return Answer(features_reply(keep_alive=False, hash_algorithm=DEFAULT_HASH))
+                return Answer(features_reply(keep_alive=False, hash_algorithm=DEFAULT_HASH, copies=self._copies))
             case "CLNT":
                 self.wants_utc = True
                 return Answer(reply(200, "OK"))

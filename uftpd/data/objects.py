@@ -24,8 +24,9 @@ from uftp.protocol.command_port import IPAddress, plain_address
 from uftp.streams import enable_keepalive
 from uftpd.config.data import DataConfig
 from uftpd.config.toml import HostPort
+from uftpd.data.children import SessionRefused
 from uftpd.data.ledger import Ledger, LoginError, ObjectClaim
-from uftpd.data.sessions import SessionRefused, Sessions
+from uftpd.data.sessions import Sessions
 from uftpd.events import EventLog
 from uftpd.session import object_messages
 from uftpd.session.object_connection import close_politely, receive

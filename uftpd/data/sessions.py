@@ -5,7 +5,6 @@ For each running session there is a task that reads its report socket: log and u
 
 from __future__ import annotations
 
-import array
 import ipaddress
 import secrets
 import socket
@@ -13,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 import trio
 
-from uftp.protocol.command_port import IPAddress, Purpose, TransferRequest
+from uftp.protocol.command_port import IPAddress, TransferRequest
 from uftpd.config.data import DataConfig
-from uftpd.data import spawn_messages
+from uftpd.data.children import Child, Children, Job, SessionRefused
+from uftpd.data.copies import Copies
 from uftpd.data.ledger import Ledger, ObjectClaim
 from uftpd.data.ports import PortPool
-from uftpd.data.spawn_messages import DrainAll, Exited, Inherited, Kill, Reload, Spawn
+from uftpd.data.spawn_messages import DrainAll, Exited, Inherited, Reload
 from uftpd.events import EventLog
 from uftpd.session import messages
 from uftpd.session.messages import (
@@ -37,22 +36,15 @@ from uftpd.session.messages import (
     Record,
     ReturnPort,
     SessionSettings,
-    ToSession,
     Transfers,
     WantPort,
-    report_pair,
 )
 
 _log = EventLog("session")
 
-_START_SECONDS: Final = 10.0
 _USER_INFO_SECONDS: Final = 5.0
 # A session says what it did; who it is, and when and where the line was written, is not for it to say.
 _OUR_FACTS: Final = frozenset({"self", "session", "request", "user", "level", "text", "time", "part", "event"})
-
-
-class SessionRefused(Exception):
-    """The session process did not come to be; the message is for the client, behind `530 Not logged in: `."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,42 +66,6 @@ class Arrival:
 _NO_ARRIVAL: Final = Arrival(ipaddress.IPv4Address(0), ipaddress.IPv4Address(0), b"", wants_utc=True)
 
 
-class _Child:
-    """One child process, as the front knows it."""
-
-    def __init__(self, child_id: str, user: str, report: trio.socket.SocketType, request_id: str) -> None:
-        self.id = child_id
-        self.user = user
-        self.request_id = request_id
-        self.report = report
-        self.outcome: Ready | Failed | KeyFiles | None = None
-        self.decided = trio.Event()
-        self.end_reason = "the session process ended"
-        self.exited = trio.Event()
-
-    def decide(self, outcome: Ready | Failed | KeyFiles) -> None:
-        """The first word counts."""
-        if self.outcome is None:
-            self.outcome = outcome
-            self.decided.set()
-
-    def tell(self, message: ToSession) -> None:
-        """Send to the child; one that does not listen loses it."""
-        try:
-            self.report._sock.send(messages.encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # type: ignore[attr-defined]
-        except OSError:
-            _log("message not taken", level="warning", session=self.id)
-
-
-async def _receive(report: trio.socket.SocketType) -> bytes:
-    """The next message of a child, empty when there is none to come."""
-    try:
-        return await report.recv(messages.MAX_MESSAGE)
-    except ConnectionResetError:
-        # It ended with a message of ours unread, which the kernel tells before it hands over the child's last words.
-        return await report.recv(messages.MAX_MESSAGE)
-
-
 class Sessions:
     """See the module.
 
@@ -122,10 +78,10 @@ class Sessions:
     def __init__(self, config: DataConfig, ledger: Ledger, spawner: socket.socket) -> None:
         self.config = config
         self._ledger = ledger
-        self._spawner = trio.socket.from_stdlib_socket(spawner)
-        self._spawner_lock = trio.Lock()
-        self._children: dict[str, _Child] = {}
-        self._nursery: trio.Nursery | None = None
+        self._children = Children(spawner, self._take, self._ended)
+        self.copies = Copies(
+            lambda: self.config, ledger, self._children, self._settings_without_connection, self._share_rate
+        )
         self._draining = False
         self._over = trio.Event()
         self._user_info_limit = trio.CapacityLimiter(4)
@@ -144,7 +100,7 @@ class Sessions:
     async def run(self, *, on_drain: Callable[[], None], on_reload: Callable[[], None]) -> None:
         """Follow the spawner's messages until all is drained, or it is gone."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._children.nursery = nursery
             if self._ports is not None:
                 nursery.start_soon(self._grant_ports, self._ports)
             nursery.start_soon(self._follow_spawner, on_drain, on_reload)
@@ -152,16 +108,18 @@ class Sessions:
             nursery.cancel_scope.cancel()
 
     async def _follow_spawner(self, on_drain: Callable[[], None], on_reload: Callable[[], None]) -> None:
-        while data := await self._next_message():
-            match spawn_messages.decode_from_spawner(data):
+        while (word := await self._children.next_word()) is not None:
+            match word:
                 case Exited() as exited:
-                    self._exited(exited)
+                    self._ledger.end(exited.id)
+                    if (child := self._children.exited(exited)) is not None:
+                        self._share_rate(child.user)
                 case Inherited(sessions=sessions):
                     self._ledger.inherit(sessions)
                 case DrainAll():
-                    self._draining = True
+                    self._draining = self.copies.draining = True
                     on_drain()
-                    for child in self._children.values():
+                    for child in self._children.all():
                         child.tell(Drain(seconds=self.config.limits.drain_seconds))
                     self._check_drained()
                 case Reload():
@@ -169,30 +127,16 @@ class Sessions:
         _log("spawner is gone", level="error")
         self._over.set()
 
-    async def _next_message(self) -> bytes:
-        try:
-            return await self._spawner.recv(spawn_messages.MAX_MESSAGE)
-        except ConnectionResetError:  # it went without reading our last word
-            return b""
-
     def _check_drained(self) -> None:
         if self._draining and not self._children:
             self._over.set()
 
-    def _exited(self, exited: Exited) -> None:
-        self._ledger.end(exited.id)
-        child = self._children.get(exited.id)
-        if child is None:
-            return
-        child.end_reason = exited.refused or child.end_reason
-        child.exited.set()
-        self._share_rate(child.user)
-
-    async def _tell_spawner(self, message: Spawn | Kill, *sockets: socket.socket) -> None:
-        fds = array.array("i", [s.fileno() for s in sockets])
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if sockets else []
-        async with self._spawner_lock:
-            await self._spawner.sendmsg([spawn_messages.encode(message)], ancillary)
+    def _ended(self, child: Child) -> None:
+        if self._ports is not None:
+            self._ports.forget(child.id)
+            self._ports_changed.set()
+        self.copies.gone(child)
+        self._check_drained()
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -238,22 +182,13 @@ class Sessions:
         settings: SessionSettings | ObjectSettings,
         handed_over: socket.socket,
     ) -> None:
+        job = Job(id=session_id, kind=kind, user=request.user, first=settings, purpose=request.purpose, request=request)
         try:
-            child = await self._spawn(
-                session_id,
-                kind,
-                request.user,
-                settings,
-                handed_over,
-                request_id=request.request_id,
-                purpose=request.purpose,
-            )
+            child = await self._children.spawn(job, handed_over)
         except BaseException:
             self._ledger.end(session_id)
             raise
-        outcome = await self._outcome(child, _START_SECONDS)
-        if isinstance(outcome, Failed):
-            raise SessionRefused(outcome.reason)
+        await self._children.outcome(child)
         self._share_rate(request.user)
         if self._draining:
             child.tell(Drain(seconds=self.config.limits.drain_seconds))
@@ -266,50 +201,14 @@ class Sessions:
         """
         async with self._user_info_limit:
             request = KeyFileRequest(user=user, key_files=self.config.files.key_files)
-            child = await self._spawn(f"keys-{secrets.token_hex(4)}", "user-info", user, request)
-            outcome = await self._outcome(child, _USER_INFO_SECONDS)
+            job = Job(id=f"keys-{secrets.token_hex(4)}", kind="user-info", user=user, first=request)
+            outcome = await self._children.outcome(await self._children.spawn(job), _USER_INFO_SECONDS)
         if isinstance(outcome, KeyFiles):
             return outcome
-        raise SessionRefused(outcome.reason if isinstance(outcome, Failed) else "no answer")
+        raise SessionRefused("no answer")
 
-    async def _spawn(
-        self,
-        child_id: str,
-        kind: messages.Kind,
-        user: str,
-        first: SessionSettings | ObjectSettings | KeyFileRequest,
-        *sockets: socket.socket,
-        request_id: str = "",
-        purpose: Purpose = Purpose.LOGIN,
-    ) -> _Child:
-        if self._nursery is None:
-            raise SessionRefused("the server is starting")
-        try:
-            mine, theirs = report_pair()
-        except OSError as error:
-            raise SessionRefused(f"Cannot start a process: {error.strerror}") from error
-        mine.send(messages.encode(first))
-        child = _Child(child_id, user, trio.socket.from_stdlib_socket(mine), request_id)
-        self._children[child_id] = child  # first: the spawner's word of its end may come at once
-        self._nursery.start_soon(self._listen, child)
-        try:
-            await self._tell_spawner(Spawn(id=child_id, kind=kind, user=user, purpose=purpose), *sockets, theirs)
-        except BaseException:
-            child.exited.set()  # there never was one
-            raise
-        finally:
-            theirs.close()
-        return child
-
-    async def _outcome(self, child: _Child, seconds: float) -> Ready | Failed | KeyFiles:
-        with trio.move_on_after(seconds, shield=True):  # half-started sessions would be nobody's
-            await child.decided.wait()
-        if child.outcome is None:
-            child.decide(Failed(reason="looking up the account took too long"))
-            with trio.move_on_after(_START_SECONDS, shield=True):
-                await self._tell_spawner(Kill(id=child.id))
-        assert child.outcome is not None  # noqa: S101 - decided above
-        return child.outcome
+    def _settings_without_connection(self, child_id: str, request: TransferRequest) -> SessionSettings:
+        return self._settings(child_id, request, _NO_ARRIVAL)
 
     def _settings(self, session_id: str, request: TransferRequest, arrival: Arrival) -> SessionSettings:
         ftp, limits, files = self.config.ftp, self.config.limits, self.config.files
@@ -344,34 +243,14 @@ class Sessions:
             cipher_allowed=request.algorithm is None or request.algorithm.value in self.config.transfers.legacy_ciphers,
             compress=request.compress,
             streams=limits.streams,
+            copies=self.config.copies.enabled,
+            fetches=self.config.copies.https != "none",
         )
 
     # -- listening --------------------------------------------------------------------------------------------------
 
-    async def _listen(self, child: _Child) -> None:
-        try:
-            while data := await _receive(child.report):
-                self._take(child, messages.decode_from_session(data))
-        except OSError:
-            pass  # the process is gone; the spawner tells how
-        except msgspec.MsgspecError as error:
-            _log("session broke its protocol", level="error", session=child.id, error=str(error))
-            await self._tell_spawner(Kill(id=child.id))
-        finally:
-            child.report.close()
-        # Only now: what it had to say, its outcome or a wish for a port, may be read after the word of its end.
-        await child.exited.wait()
-        if self._ports is not None:
-            self._ports.forget(child.id)
-            self._ports_changed.set()
-        child.decide(Failed(reason=child.end_reason))
-        del self._children[child.id]
-        self._check_drained()
-
-    def _take(self, child: _Child, message: FromSession) -> None:
+    def _take(self, child: Child, message: FromSession) -> None:
         match message:
-            case Ready() | Failed() | KeyFiles():
-                child.decide(message)
             case Record():
                 self._write(child, message)
             case Transfers(before=before, rows=rows, behind=behind):
@@ -382,18 +261,22 @@ class Sessions:
                 if self._ports is not None:
                     self._ports.give_back(child.id, port, busy=busy)
                     self._ports_changed.set()
+            case Ready() | Failed() | KeyFiles():
+                pass  # the children themselves see to these
+            case _:
+                self.copies.take(child, message)
 
-    def _write(self, child: _Child, record: Record) -> None:
+    def _write(self, child: Child, record: Record) -> None:
         facts = {key: value for key, value in record.fields.items() if key not in _OUR_FACTS}
         _log(record.event, level=record.level, **self._facts_of(child), **facts)
 
     @staticmethod
-    def _facts_of(child: _Child) -> dict[str, str]:
+    def _facts_of(child: Child) -> dict[str, str]:
         # The auth server logs the same id, so that who it was there is found for every transfer here.
         request = {"request": child.request_id} if child.request_id else {}
         return {"session": child.id, **request, "user": child.user}
 
-    def _want_port(self, child: _Child) -> None:
+    def _want_port(self, child: Child) -> None:
         if self._ports is None or not self._ports.want(child.id, child.user):
             child.tell(Port(port=0))
             return
@@ -414,6 +297,7 @@ class Sessions:
         rate = self.config.limits.rate_per_user
         if not rate:
             return
-        active = [self._children[i] for i in self._ledger.active(user) if i in self._children]
+        found = (self._children.get(child_id) for child_id in self._ledger.active(user))
+        active = [child for child in found if child is not None]
         for child in active:
             child.tell(Rate(rate=max(1, rate // len(active))))

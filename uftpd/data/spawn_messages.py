@@ -21,7 +21,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 class Spawn(_Message, frozen=True):
     """Fork a child for one job of one user. Descriptors: control connection (of sessions) or channel of
-    connections (of object servers); report socket."""
+    connections (of object servers), of copies neither; report socket."""
 
     id: str
     kind: Kind
@@ -44,8 +44,8 @@ class Exited(_Message, frozen=True):
 
 
 class Inherited(_Message, frozen=True):
-    """To a front that replaces a dead one: sessions and object servers that still run, by id, with their users and what
-    they are for.
+    """To a front that replaces a dead one: sessions, object servers and copies that still run, by id, with their users
+    and what they are for.
     """
 
     sessions: dict[str, tuple[str, Purpose]]

@@ -53,7 +53,8 @@ _FRONT_RESTART_SECONDS: Final = 1.0  # a front that dies at once is not started 
 _GRACE_SECONDS: Final = 5.0  # after the drain deadline, before children are killed
 _INHERITED_PER_MESSAGE: Final = 4  # account names have up to 256 characters, of four bytes at worst
 _SPARE_RETRY_SECONDS: Final = 1.0  # after a fork that failed
-_COUNTED: Final = ("session", "object")  # kinds of children that a user has a limited number of
+# Kinds of children that a user has a limited number of, each with the descriptors it is given.
+_COUNTED: Final = {"session": 2, "object": 2, "copy": 1}
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -444,7 +445,7 @@ class Spawner:
             return
 
     def _refuses(self, spawn: Spawn, fds: list[int]) -> str | None:
-        if len(fds) != (2 if spawn.kind in _COUNTED else 1):
+        if len(fds) != _COUNTED.get(spawn.kind, 1):
             return "internal error"
         if self._deadline is not None:
             return "The server is shutting down"

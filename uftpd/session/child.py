@@ -1,4 +1,5 @@
-"""Life of a child of the spawner, from the fork to its job: a login session, an object server, a read of key files.
+"""Life of a child of the spawner, from the fork to its job: a login session, an object server, a copy
+between servers, a read of key files.
 
 Children are forked ahead of their jobs, since a fork costs as much as all the rest of a login. A spare one waits for
 its job, still with the spawner's rights but with no descriptor other than the channel to it. The spawner rehearses a
@@ -30,6 +31,7 @@ from uftpd.session.filters import PathFilter
 from uftpd.session.messages import SessionSettings
 from uftpd.session.paths import FileTree
 from uftpd.session.privileges import UserPolicy, has_capabilities
+from uftpd.session.report_socket import Reporter
 
 _MAX_JOB: Final = 8192
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
@@ -58,6 +60,11 @@ async def _main(channel: socket.socket, policy: UserPolicy) -> None:
         await process.run(sockets[0], sockets[1], job.user, policy)
     elif job.kind == "object":
         await object_server.run(sockets[0], sockets[1], job.user, policy)
+    elif job.kind == "copy":
+        # Only here: the copy engine is half as large again as all that sessions need, and they share what we hold.
+        from uftpd.session import copy_job
+
+        await copy_job.run(sockets[0], job.user, policy)
     else:
         user_info.run(sockets[0], job.user, policy)
 
@@ -86,7 +93,7 @@ async def _rehearse() -> None:
         front.send(messages.encode(settings))
         messages.decode_to_session(report.recv(messages.MAX_MESSAGE))
         tree = FileTree(b"/", PathFilter(), confined=False)
-        await process.serve(settings, tree, b"/", control, report, process.Reporter(report))
+        await process.serve(settings, tree, b"/", control, report, Reporter(report))
         tree.close()
 
 

@@ -289,6 +289,8 @@ class ControlConnection:
             if command.files:
                 handler = command.files
                 return await in_thread(lambda: handler(session, argument))
+            if command.asking:
+                return await command.asking(session, argument)
             if command.hashing:
                 return await self._hash(argument, command.hashing)
             if command.moving:

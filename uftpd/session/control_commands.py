@@ -14,6 +14,7 @@ from uftp.protocol.features import EXTENSION_FEATURES, HASH_ALGORITHMS, feature_
 from uftp.protocol.hashing import find_algorithm
 from uftp.protocol.names import quote
 from uftp.protocol.replies import Reply, multi_line, reply
+from uftpd.session.copy_commands import set_copy_words
 from uftpd.session.record_commands import set_options as set_record_options
 from uftpd.session.replies import OK, CommandError
 from uftpd.session.state import Session
@@ -39,12 +40,19 @@ def feat(session: Session, argument: bytes) -> Reply:
     # Who asks is none of those that cannot take a whole block of padding (DATA-PLANE 7.1).
     session.data.layers = replace(session.data.layers, pads_always=True)
     cipher = session.layers.cipher if session.cipher_allowed else None
-    return features_reply(keep_alive=session.layers.plain, cipher=cipher, hash_algorithm=session.hash_algorithm)
+    return features_reply(
+        keep_alive=session.layers.plain,
+        cipher=cipher,
+        hash_algorithm=session.hash_algorithm,
+        copies=session.copies,
+    )
 
 
-def features_reply(*, keep_alive: bool, hash_algorithm: str, cipher: str | None = None) -> Reply:
+def features_reply(
+    *, keep_alive: bool, hash_algorithm: str, cipher: str | None = None, copies: tuple[str, ...] = ()
+) -> Reply:
     """The same before and after login, but for KEEP-ALIVE and the cipher, which depend on the session."""
-    lines = feature_lines(keep_alive=keep_alive, cipher=cipher, hash_algorithm=hash_algorithm)
+    lines = feature_lines(keep_alive=keep_alive, cipher=cipher, hash_algorithm=hash_algorithm, copies=copies)
     return multi_line(211, "Features:", lines, "END")
 
 
@@ -142,7 +150,7 @@ def options(session: Session, argument: bytes) -> Reply:
     name, _, value = argument.strip().partition(b" ")
     value = value.strip()
     key = name.decode("ascii", "replace").upper()
-    if not name or (not value and key not in ("HASH", "UTC", "NAMES", "MLST", "UTF8", "UTF-8")):
+    if not name or (not value and key not in ("HASH", "UTC", "NAMES", "MLST", "RCP", "UTF8", "UTF-8")):
         return _options_listing(session)
     if key == "HASH" and not value:
         return reply(200, session.hash_algorithm)  # the Java client needs 200 here, and an algorithm
@@ -168,6 +176,8 @@ def _set_option(session: Session, key: str, value: bytes) -> Reply:
             return _set_store_through_links(session, value.upper())
         case "MODE":
             return set_record_options(session, value)
+        case "RCP":
+            return set_copy_words(session, value)
         case "HASH":
             _set_hash(session, value)
         case "KEEP_ALIVE":

@@ -12,6 +12,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from uftpd.session import copy_messages
+from uftpd.session.copy_messages import CopyOrder
+
 MAX_MESSAGE: Final = 192 * 1024
 
 
@@ -19,7 +22,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     pass
 
 
-Kind = Literal["session", "user-info", "object"]
+Kind = Literal["session", "user-info", "object", "copy"]
 
 
 class Job(_Message, frozen=True):
@@ -43,6 +46,7 @@ class SessionSettings(_Message, frozen=True):
         cipher_allowed: whether that cipher may carry data.
         compress: legacy gzip outside MODE U.
         streams: data connections a transfer may have.
+        copies, fetches: whether there are copies between servers, and from URLs.
     """
 
     session_id: str
@@ -75,6 +79,8 @@ class SessionSettings(_Message, frozen=True):
     cipher_allowed: bool = True
     compress: bool = False
     streams: int = 1
+    copies: bool = False
+    fetches: bool = False
 
     def __repr__(self) -> str:
         return f"SessionSettings({self.session_id!r}, user={self.user!r})"  # a key must not get into a traceback
@@ -100,6 +106,22 @@ class ObjectSettings(_Message, frozen=True):
     longest_seconds: float = 86400.0
 
 
+class CopySettings(_Message, frozen=True):
+    """Everything the process of a copy between servers is to know.
+
+    Attributes:
+        session: as whom, and which files; what concerns FTP alone is not looked at.
+        order: what is to be copied.
+        addresses: of the other server, vetted; nothing else is connected to. Empty for a URL.
+        user_rate: the share it has of its user's rate, bytes a second; 0 for no limit.
+    """
+
+    session: SessionSettings
+    order: CopyOrder
+    addresses: tuple[str, ...] = ()
+    user_rate: int = 0
+
+
 class KeyFileRequest(_Message, frozen=True):
     """A user-info read: which files below the home to look for accepted keys in."""
 
@@ -115,9 +137,10 @@ class Ready(_Message, frozen=True):
 
 
 class Failed(_Message, frozen=True):
-    """There will be no session; the front answers the client with 530 and this reason."""
+    """There will be no session, or no copy; the front answers the client with this code and reason."""
 
     reason: str
+    code: int = 530
 
 
 class Record(_Message, frozen=True):
@@ -161,7 +184,17 @@ class KeyFiles(_Message, frozen=True):
     status: str
 
 
-FromSession = Ready | Failed | Record | Transfers | WantPort | ReturnPort | KeyFiles
+FromSession = (
+    Ready
+    | Failed
+    | Record
+    | Transfers
+    | WantPort
+    | ReturnPort
+    | KeyFiles
+    | copy_messages.FromSession
+    | copy_messages.FromCopy
+)
 
 
 # -- to the session -----------------------------------------------------------------------------------------------
@@ -185,7 +218,18 @@ class Port(_Message, frozen=True):
     port: int
 
 
-ToSession = SessionSettings | ObjectSettings | KeyFileRequest | Drain | Rate | Port
+ToSession = (
+    SessionSettings
+    | ObjectSettings
+    | CopySettings
+    | KeyFileRequest
+    | Drain
+    | Rate
+    | Port
+    | copy_messages.CopyAnswer
+    | copy_messages.Addresses
+    | copy_messages.EndCopy
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _from_session: msgspec.msgpack.Decoder[FromSession] = msgspec.msgpack.Decoder(FromSession)

@@ -38,6 +38,7 @@ from uftpd.session.object_request import BadRequest, HeadReader, ObjectRequest, 
 from uftpd.session.object_sending import Broken, Sender
 from uftpd.session.paths import FileTree
 from uftpd.session.privileges import Account, LoginRefused, UserPolicy, become, look_up
+from uftpd.session.report_socket import Reporter
 
 _NOT_THERE: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
@@ -53,7 +54,7 @@ async def run(channel: socket.socket, report: socket.socket, user: str, policy: 
         user: the account, as the spawner was told and has checked it against its limits.
         policy: whom this node serves.
     """
-    reporter = process.Reporter(report)
+    reporter = Reporter(report)
     try:
         settings = messages.decode_to_session(report.recv(messages.MAX_MESSAGE))
         if not isinstance(settings, ObjectSettings) or settings.session.user != user:
@@ -120,7 +121,7 @@ class ObjectServer:
         reporter: takes log lines.
     """
 
-    def __init__(self, settings: ObjectSettings, tree: FileTree, path: bytes, reporter: process.Reporter) -> None:
+    def __init__(self, settings: ObjectSettings, tree: FileTree, path: bytes, reporter: Reporter) -> None:
         self._settings = settings
         self._path = path
         self._reporter = reporter

@@ -10,8 +10,6 @@ import os
 import socket
 import time
 import traceback
-from collections import deque
-from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -19,76 +17,20 @@ import trio
 
 import uftp.streams.legacy  # noqa: F401 - loaded before the fork: a session may have no right to read it any more
 from uftp.protocol.command_port import Access
+from uftp.protocol.features import copy_features
 from uftp.protocol.replies import reply
 from uftp.streams import Durability, Layers
 from uftpd.session import messages
 from uftpd.session.control import ControlConnection
 from uftpd.session.data_connection import DataConnections, DataSettings
 from uftpd.session.filters import Forbidden, PathFilter
-from uftpd.session.messages import (
-    Drain,
-    Failed,
-    Port,
-    Rate,
-    Ready,
-    Record,
-    ReturnPort,
-    SessionSettings,
-    Transfers,
-    WantPort,
-)
+from uftpd.session.messages import Failed, Ready, SessionSettings
 from uftpd.session.paths import FileTree
 from uftpd.session.privileges import Account, LoginRefused, UserPolicy, become, look_up
+from uftpd.session.report_socket import Front, Reporter, said
 from uftpd.session.state import Session, SessionLimits, session_directory
 
-_RETRY_SECONDS: Final = 0.05
-Fields = Mapping[str, str | float]
 _LOGGED_IN: Final = reply(230, "Login successful")
-
-
-class Reporter:
-    """Sends to the front. Lines are dropped, and counted, rather than waited for."""
-
-    def __init__(self, report: socket.socket) -> None:
-        self._report = report
-        self._dropped = 0
-
-    def send(self, message: messages.FromSession) -> bool:
-        """Send one message; whether the front has it."""
-        try:
-            self._report.send(messages.encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
-            return False
-        return True
-
-    def log(self, event: str, *, level: str = "info", **fields: str | float) -> None:
-        """Have the front write a log line. From any thread."""
-        if self._dropped:
-            fields = {**fields, "lines_dropped": self._dropped}
-        sent = self.send(Record(level=level, event=event, fields=_sayable(fields)))
-        self._dropped = 0 if sent else self._dropped + 1
-
-    def log_transfers(
-        self, before: Mapping[str, str], rows: Sequence[tuple[str, int, float]], behind: Mapping[str, str | bool]
-    ) -> None:
-        """Have the front write usage lines, all in one message; see `Transfers`. From any thread.
-
-        Together they must fit a message (`uftpd.session.messages.MAX_MESSAGE`), or none is written.
-        """
-        if self._dropped:
-            self.log("log lines dropped", level="warning")
-        said = tuple((path if path.isascii() else _said(path), size, seconds) for path, size, seconds in rows)
-        if not self.send(Transfers(before=dict(before), rows=said, behind=dict(behind))):
-            self._dropped += len(rows)
-
-
-def _sayable(fields: Fields) -> dict[str, str | int | float | bool]:
-    return {key: _said(value) if isinstance(value, str) else value for key, value in fields.items()}
-
-
-def _said(text: str) -> str:
-    """`text` with the bytes of a file name that are not UTF-8 spelled out: messages are Unicode."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 async def run(control: socket.socket, report: socket.socket, user: str, policy: UserPolicy) -> None:
@@ -116,7 +58,7 @@ async def run(control: socket.socket, report: socket.socket, user: str, policy: 
     except (OSError, msgspec.MsgspecError) as error:
         # A name in it came with the request, which holds no control characters.
         name = getattr(error, "filename", None)
-        which = f" '{_said(os.fsdecode(name))}'" if name is not None else ""
+        which = f" '{said(os.fsdecode(name))}'" if name is not None else ""
         reporter.send(Failed(reason=f"Cannot open the session directory{which}: {getattr(error, 'strerror', error)}"))
         return
     reporter.send(Ready())
@@ -177,7 +119,7 @@ async def serve(
     control.setblocking(False)
     connection = trio.socket.from_stdlib_socket(control)
     async with trio.open_nursery() as nursery:
-        front = _Front(trio.socket.from_stdlib_socket(report.dup()), reporter)
+        front = Front(trio.socket.from_stdlib_socket(report.dup()), reporter)
         data = DataConnections(
             DataSettings(
                 local=settings.local,
@@ -192,6 +134,7 @@ async def serve(
             front.return_port,
         )
         session = _session(settings, tree, start, data, reporter)
+        session.ask_front = front.ask
         loop = ControlConnection(session, connection, settings.received)
         nursery.start_soon(front.listen, session, loop, nursery, settings.drain_seconds)
         started = time.monotonic()
@@ -220,80 +163,8 @@ def _session(
         legacy_utc=settings.utc_times,
         layers=Layers(settings.compress, settings.algorithm, settings.key, pads_always=False),
         cipher_allowed=settings.cipher_allowed,
+        copies=copy_features(copies=settings.copies, fetches=settings.fetches),
     )
     data.layers = session.layers
     session.apply_rate()
     return session
-
-
-class _Front:
-    """The front's side of the report socket."""
-
-    def __init__(self, report: trio.socket.SocketType, reporter: Reporter) -> None:
-        self._report = report
-        self._reporter = reporter
-        self._waiting: deque[_PortWait] = deque()
-        self._gone = False
-
-    async def listen(
-        self, session: Session, loop: ControlConnection, nursery: trio.Nursery, drain_seconds: float
-    ) -> None:
-        """Do what the front says, until it is gone; then drain."""
-        while True:
-            try:
-                data = await self._report.recv(messages.MAX_MESSAGE)
-            except OSError:
-                data = b""
-            if not data:
-                break
-            match messages.decode_to_session(data):
-                case Drain(seconds=seconds):
-                    nursery.start_soon(loop.drain, seconds)
-                case Rate(rate=rate):
-                    session.user_rate = rate
-                    session.apply_rate()
-                case Port(port=port):
-                    self._got_port(port)
-                case _:
-                    break
-        self._gone = True
-        while self._waiting:
-            self._got_port(0)
-        nursery.start_soon(loop.drain, drain_seconds)
-
-    def _got_port(self, port: int) -> None:
-        if not self._waiting:
-            return
-        wait = self._waiting.popleft()
-        if wait.abandoned and port:
-            self._reporter.send(ReturnPort(port=port))
-        wait.port = port
-        wait.arrived.set()
-
-    async def want_port(self) -> int:
-        """A port of the range, 0 if none came free."""
-        if self._gone or not self._reporter.send(WantPort()):
-            return 0
-        wait = _PortWait()
-        self._waiting.append(wait)
-        try:
-            await wait.arrived.wait()
-        except trio.Cancelled:
-            # If the answer is still to come, whoever takes it gives the port back.
-            wait.abandoned = True
-            if wait.port:
-                self._reporter.send(ReturnPort(port=wait.port))
-            raise
-        return wait.port
-
-    async def return_port(self, port: int, busy: bool) -> None:
-        """Hand a port back. A front that does not listen just now must learn of it still: others may wait."""
-        while not self._reporter.send(ReturnPort(port=port, busy=busy)) and not self._gone:  # noqa: ASYNC110 - nothing tells
-            await trio.sleep(_RETRY_SECONDS)
-
-
-class _PortWait:
-    def __init__(self) -> None:
-        self.arrived = trio.Event()
-        self.port = 0
-        self.abandoned = False

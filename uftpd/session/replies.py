@@ -43,11 +43,12 @@ _PLAIN_ERROR_VERBS: Final = ("STAT",)
 
 
 class CommandError(Exception):
-    """A command that fails with this reply code and text."""
+    """A command that fails with this reply code and text; `passing`: it may not fail if it is tried again."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, *, passing: bool = False) -> None:
         super().__init__(text)
         self.code = code
+        self.passing = passing
 
 
 class Incomplete(Exception):
@@ -62,14 +63,15 @@ def error_reply(verb: str, error: Exception, *, record_mode: bool = False) -> Re
         error: what it raised.
         record_mode: in MODE U 4xx says that trying again may help, as RFC 959 has it.
     """
-    code_and_text = (_record_mode(error) if record_mode else None) or _code_and_text(verb, error)
-    if code_and_text is None:
+    found = (_record_mode(error) if record_mode else None) or code_and_text(verb, error)
+    if found is None:
         return None
-    code, text = code_and_text
+    code, text = found
     return reply(code, f"Error processing command '{verb}': {text}")
 
 
-def _code_and_text(verb: str, error: Exception) -> tuple[int, str] | None:
+def code_and_text(verb: str, error: Exception) -> tuple[int, str] | None:
+    """The reply code for a command that raised `error`, and its text; None if it is none of the foreseen kinds."""
     match error:
         case CommandError():
             return error.code, str(error)
@@ -99,6 +101,8 @@ def _code_and_text(verb: str, error: Exception) -> tuple[int, str] | None:
 def _record_mode(error: Exception) -> tuple[int, str] | None:
     """What differs in MODE U (EXTENSIONS section 1, reply codes)."""
     match error:
+        case CommandError(passing=True):
+            return 450, str(error)
         case NoDataConnection():
             return 425, str(error)
         case NotAuthentic():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from uftp.protocol.command_port import Access
@@ -10,7 +10,10 @@ from uftp.protocol.features import DEFAULT_HASH
 from uftp.protocol.names import pct_decode, pct_encode
 from uftp.protocol.ranges import WHOLE_FILE, TransferRange
 from uftp.protocol.record_mode import NO_OPTIONS, RecordOptions
+from uftp.protocol.server_copies import LEGACY_COPY, CopyWords
 from uftp.streams import NO_LAYERS, Durability, Layers, Meter, RateLimit
+from uftpd.session.copy_messages import CopyAnswer
+from uftpd.session.copy_messages import FromSession as CopyQuestion
 from uftpd.session.data_connection import DataConnections
 from uftpd.session.paths import FileTree, normalise
 from uftpd.session.record_mode import RecordMode
@@ -18,6 +21,13 @@ from uftpd.session.record_mode import RecordMode
 LogEvent = Callable[..., None]
 # Facts before, of each its path, bytes and seconds, facts behind.
 LogTransfers = Callable[[Mapping[str, str], Sequence[tuple[str, int, float]], Mapping[str, str | bool]], None]
+
+# Makes a question from its number; the answer to it.
+AskFront = Callable[[Callable[[int], CopyQuestion]], Awaitable[CopyAnswer]]
+
+
+async def _nobody_to_ask(question: Callable[[int], CopyQuestion]) -> CopyAnswer:
+    raise NotImplementedError("this session has no front")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,9 @@ class Session:
         record_mode: MODE U, while it is on.
         job: what ABOR stops.
         on_job: told when a transfer or a hash has become `job`.
+        copies: features of copies between servers that there are.
+        copy_words: how those are done that start from now on.
+        ask_front: asks about copies.
     """
 
     user: str
@@ -103,6 +116,9 @@ class Session:
     rate: RateLimit = field(default_factory=RateLimit)
     job: Job | None = None
     on_job: Callable[[], None] = lambda: None
+    copies: tuple[str, ...] = ()
+    copy_words: CopyWords = LEGACY_COPY
+    ask_front: AskFront = _nobody_to_ask
     quitting: bool = False
     swept: set[bytes] = field(default_factory=set)
 

@@ -12,7 +12,7 @@ from typing import Final
 from uftp.protocol.command_port import Access
 from uftp.protocol.replies import Reply
 from uftp.streams import Meter
-from uftpd.session import archive_command, record_commands, sync_command, transfers
+from uftpd.session import archive_command, copy_commands, record_commands, sync_command, transfers
 from uftpd.session import control_commands as control
 from uftpd.session import file_commands as files
 from uftpd.session import record_transfers as records
@@ -24,6 +24,7 @@ OnLoop = Callable[[Session, bytes], Reply]
 OnFiles = Callable[[Session, bytes], Reply]
 Hashing = Callable[[Session, bytes, Meter], Reply]
 Moving = Callable[[Session, bytes, Client], Awaitable[None]]
+Asking = Callable[[Session, bytes], Awaitable[Reply]]
 Recorded = Callable[[Exchange, bytes], None]
 
 
@@ -37,6 +38,7 @@ class Command:
         files: touches files, blocks, runs in a thread.
         hashing: as `files`, for long; shows progress and can be stopped.
         moving: uses data connections; sends its own replies.
+        asking: asks the front; runs on the loop and waits there.
         records: how it moves its data in MODE U, in a pipeline's thread.
         argument: whether it makes no sense without one.
     """
@@ -46,6 +48,7 @@ class Command:
     files: OnFiles | None = None
     hashing: Hashing | None = None
     moving: Moving | None = None
+    asking: Asking | None = None
     records: Recorded | None = None
     argument: bool = False
 
@@ -83,11 +86,17 @@ COMMANDS: Final[dict[str, Command]] = {
     "PWD": Command(_INFO, quick=control.print_directory),
     "QUIT": Command(_NONE, quick=control.quit_session),
     "RANG": Command(_NONE, quick=control.set_range, argument=True),
+    "RCP-ABORT": Command(_INFO, asking=copy_commands.abort, argument=True),
+    "RCP-ERRORS": Command(_INFO, asking=copy_commands.errors, argument=True),
+    "RCP-FETCH": Command(_WRITE, asking=copy_commands.fetch, argument=True),
+    "RCP-STATUS": Command(_INFO, asking=copy_commands.status, argument=True),
+    "RECEIVE-FILE": Command(_WRITE, asking=copy_commands.receive_file, argument=True),
     "REST": Command(_NONE, quick=control.restart, argument=True),
     "RETR": Command(_READ, moving=transfers.retrieve, records=records.retrieve, argument=True),
     "RMD": Command(_FULL, files=files.remove_directory, argument=True),
     "RNFR": Command(_WRITE, quick=control.rename_from, argument=True),
     "RNTO": Command(_WRITE, files=files.rename_to, argument=True),
+    "SEND-FILE": Command(_READ, asking=copy_commands.send_file, argument=True),
     "SITE": Command(_WRITE, files=files.site, argument=True),
     "SIZE": Command(_INFO, files=files.size, argument=True),
     "STAT": Command(_INFO, files=files.file_status),
