@@ -247,6 +247,7 @@ class StateDirectory:
         pair = authority.ensure(directory, "auth", "uftpd auth", hosts)
         self.write(directory / "ca.pem", ca)
         self.write(directory / "auth.toml", _auth_toml(options, auth, nodes).encode())
+        self._make_key(directory / "transfers.key")
         peers = _own_peers(options, auth, nodes.values())
         for name, addresses in nodes.items():
             place = self._make(f"nodes/{name}", readable=True)
@@ -254,6 +255,13 @@ class StateDirectory:
             self.write(place / "ca.pem", ca)
             self.write(place / "acl", f"# auth servers that may use the command port\n{pair.subject}\n".encode())
             self.write(place / "data.toml", _data_toml(options, addresses, peers).encode())
+
+    def _make_key(self, path: Path) -> None:
+        """The key that credentials of transfers are sealed with; it stays, else they could not be opened any more."""
+        from uftpd.auth.transfers.sealing import new_key_line
+
+        if not path.exists():
+            self.write(path, new_key_line())
 
     @property
     def auth_config_path(self) -> Path:
@@ -279,6 +287,7 @@ def _auth_toml(options: StandaloneOptions, auth: HostPort, nodes: Mapping[str, N
         f"command = {_text(str(addresses.command))}\n"
         for name, addresses in nodes.items()
     )
+    own_addresses = ", ".join(map(_text, _own_addresses(options.public_host)))
     return f"""# Written at every start of uftpd standalone; changes are lost.
 [server]
 listen = [{_text(str(auth))}]
@@ -302,7 +311,14 @@ path = "store.sqlite"
 servers = []
 allow_write = true
 direct = {"true" if options.direct else "false"}
-client_address = [{", ".join(map(_text, _own_addresses(options.public_host)))}]
+client_address = [{own_addresses}]
+
+[transfers]
+enabled = true
+key_file = "transfers.key"
+allow = [{", ".join(map(_text, options.allow_peers))}]
+https_ca = "ca.pem"
+client_address = [{own_addresses}]
 
 [limits]
 drain_seconds = {DRAIN_SECONDS}
