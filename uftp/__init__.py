@@ -140,9 +140,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from importlib.metadata import version
+        from uftp._version import __version__
 
-        return version("uftp")
+        return __version__
     if name in _HOMES:
         from importlib import import_module
 
