@@ -225,7 +225,7 @@ def _origin(url: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise UsageError(f"{shown}: not a valid URL: {error}") from None
-    if parts.scheme != "https" or not host:
+    if parts.scheme != "https" or not host or ("[" in parts.netloc and ":" not in host):
         raise UsageError(f"{shown}: not an https URL")
     if "@" in parts.netloc:
         raise UsageError(f"https://{host}: a URL with a user or password in it is not fetched")
