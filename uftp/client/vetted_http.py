@@ -19,7 +19,7 @@ import httpcore2
 import httpx2
 import trio
 
-import uftp
+from uftp._version import __version__
 from uftp.client.http_errors import network_error
 from uftp.client.wording import printable
 from uftp.errors import LocalFileError, NetworkError, PeerBrokeProtocol, TimedOut, UsageError
@@ -49,7 +49,7 @@ def open_vetted_client(
         transport=_VettedTransport(admit, tls if tls is not None else ssl.create_default_context()),
         trust_env=False,
         timeout=httpx2.Timeout(reply_seconds, connect=connect_seconds),
-        headers={"User-Agent": f"uftp/{uftp.__version__}"},
+        headers={"User-Agent": f"uftp/{__version__}"},
         follow_redirects=False,
     )
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx2
 import trio
 
-import uftp
+from uftp._version import __version__
 from uftp.client.vetted_http import exchange
 from uftp.errors import UFTPError
 from uftpd.auth.events import event
@@ -72,7 +72,7 @@ async def tell(client: httpx2.AsyncClient, transfer: Transfer) -> Told:
         client: connects only where this site allows it.
         transfer: has ended, and names a URL.
     """
-    headers = {"Content-Type": "application/json", "User-Agent": f"uftpd/{uftp.__version__}"}
+    headers = {"Content-Type": "application/json", "User-Agent": f"uftpd/{__version__}"}
     try:
         answer = await exchange(
             client, "POST", transfer.callback, headers=headers, content=callback_body(transfer), seconds=_SECONDS
