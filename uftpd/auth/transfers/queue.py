@@ -147,12 +147,12 @@ def _lanes(connection: Connection, now: float) -> list[_Lane]:
     groups = (
         select(table.person_hash, table.pair_hash, earliest).where(due).group_by(table.person_hash, table.pair_hash)
     )
-    lanes = [_Lane(*row) for row in connection.execute(groups).tuples()]
+    lanes = [_Lane(*row) for row in connection.execute(groups)]
     people = list({lane.person for lane in lanes})
     turns: dict[bytes, float] = {}
     for begin in range(0, len(people), 500):
         some = transfer_turns.c.person_hash.in_(people[begin : begin + 500])
-        turns |= dict(connection.execute(select(transfer_turns).where(some)).tuples().all())
+        turns |= {row.person_hash: row.last_started for row in connection.execute(select(transfer_turns).where(some))}
     return sorted(lanes, key=lambda lane: (turns.get(lane.person, 0.0), lane.due, lane.person, lane.pair))
 
 

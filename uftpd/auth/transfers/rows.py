@@ -427,5 +427,5 @@ def counts(connection: Connection) -> dict[TransferState, int]:
     """How many there are in each state that is not final."""
     condition = transfers.c.state.in_(_OPEN_STATES)
     rows = connection.execute(select(transfers.c.state, func.count()).where(condition).group_by(transfers.c.state))
-    found = {TransferState(state): number for state, number in rows.tuples()}
+    found = {TransferState(state): number for state, number in rows}
     return {state: found.get(state, 0) for state in _OPEN_STATES}
