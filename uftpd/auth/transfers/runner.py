@@ -82,6 +82,10 @@ class _Runner:
             except StoreUnavailable:
                 await trio.sleep(_STORE_PAUSE)
                 continue
+            except Exception:
+                logger.exception("no transfer can be taken")  # whatever it is, the server is there for more than that
+                await trio.sleep(_STORE_PAUSE)
+                continue
             if claimed is None:
                 await managed.wait(POLL_SECONDS)
                 continue
