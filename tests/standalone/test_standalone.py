@@ -153,7 +153,7 @@ def test_several_nodes_and_a_port_range(tmp_path: Path) -> None:
 
 def test_everything_is_kept_and_private(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    kept = ("ca.pem", "private/ca.key", "auth/auth.pem", "nodes/TEST/node.pem")
+    kept = ("ca.pem", "private/ca.key", "auth/auth.pem", "auth/transfers.key", "nodes/TEST/node.pem")
     with standalone(state) as server:
         first = [(state / name).read_bytes() for name in kept]
         expected = 0o700 if os.geteuid() else 0o711

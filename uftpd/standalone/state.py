@@ -247,7 +247,6 @@ class StateDirectory:
         pair = authority.ensure(directory, "auth", "uftpd auth", hosts)
         self.write(directory / "ca.pem", ca)
         self.write(directory / "auth.toml", _auth_toml(options, auth, nodes).encode())
-        self._make_key(directory / "transfers.key")
         peers = _own_peers(options, auth, nodes.values())
         for name, addresses in nodes.items():
             place = self._make(f"nodes/{name}", readable=True)
@@ -255,13 +254,6 @@ class StateDirectory:
             self.write(place / "ca.pem", ca)
             self.write(place / "acl", f"# auth servers that may use the command port\n{pair.subject}\n".encode())
             self.write(place / "data.toml", _data_toml(options, addresses, peers).encode())
-
-    def _make_key(self, path: Path) -> None:
-        """The key that credentials of transfers are sealed with; it stays, else they could not be opened any more."""
-        from uftpd.auth.transfers.sealing import new_key_line
-
-        if not path.exists():
-            self.write(path, new_key_line())
 
     @property
     def auth_config_path(self) -> Path:

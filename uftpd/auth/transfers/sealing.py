@@ -74,17 +74,12 @@ def load_key_file(path: Path) -> Sealer:
     """
     if not os.path.lexists(path):
         try:
-            write_private(path, new_key_line(), replace=False)
+            write_private(path, secrets.token_hex(KEY_BYTES).encode() + b"\n", replace=False)
         except FileExistsError:
             pass  # another server was quicker
         except OSError as error:
             raise ConfigError(f"transfers.key_file: {path}: cannot be made: {error.strerror}") from error
     return Sealer(read_key_file(path))
-
-
-def new_key_line() -> bytes:
-    """A line for a key file, with a new key."""
-    return secrets.token_hex(KEY_BYTES).encode() + b"\n"
 
 
 def check_key_file(path: Path) -> None:
