@@ -33,10 +33,12 @@ from uftpd.auth.pages import (
 )
 from uftpd.auth.pages.assets import asset_endpoints
 from uftpd.auth.pages.failures import ErrorPages
+from uftpd.auth.pages.transfer_views import OneTransferView, TransfersView
+from uftpd.auth.pages.transfers import reply_with
 from uftpd.config.auth import Limits
 
-View = DirectoryView | FileView | PasswordView | ErrorView
-MakeView = Callable[[Request], View]
+View = DirectoryView | FileView | PasswordView | ErrorView | TransfersView | OneTransferView
+MakeView = Callable[[Request], View | Response]
 
 
 @dataclass
@@ -74,6 +76,10 @@ class Views:
             return await directory_page(view)
         if isinstance(view, FileView):
             return file_page(view)
+        if isinstance(view, Response):
+            return view
+        if isinstance(view, TransfersView | OneTransferView):
+            return reply_with(request, view)
         return password_page(view) if isinstance(view, PasswordView) else error_page(view)
 
     async def _put(self, request: Request, name: str) -> Response:

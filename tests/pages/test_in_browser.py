@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from chromium import Browser
+from looking import ATTACK, CONTRAST, HOSTILE, NAMES, fits
 from selenium.webdriver.common.keys import Keys
 from serving_views import Views, serving
 from starlette.requests import Request
@@ -36,27 +37,6 @@ ROOT = "/rest/access/CLUSTER/AbCdEfGhIjKlMnOpQrStUv/"
 SHARE = ShareFacts(name="run", server="CLUSTER", expires=2_000_000_000)
 WRITABLE = replace(SHARE, writable=True)
 CRUMBS = (Crumb("run", ROOT), Crumb("sub", f"{ROOT}sub/"))
-ATTACK = "document.title='pwned';window.pwned=1"
-HOSTILE = [
-    f"<script>{ATTACK}</script>",
-    f"<img src=x onerror={ATTACK}>",
-    f'" onmouseover="{ATTACK}" x="',
-    f"'><svg onload={ATTACK}>",
-    f"javascript:{ATTACK}",
-    "</title></style></script><script>window.pwned=1",
-    "{{7*7}}{% raw %}",
-    "evil\u202egpj.exe",
-    "\u2066isolated\u2069",
-    "two\nlines\r\tand tab",
-    "\x1b]0;title\x07",
-    b"latin-\xfc".decode("utf-8", "surrogateescape"),
-    "&lt;&amp;&quot;",
-    "  spaces   inside  ",
-    "w" * 255,
-    "שלום.txt",
-    "#fragment?query%2F",
-    "CON",
-]
 
 
 def file(name: str, size: int = 1234, modified: float = 1_790_000_000.5) -> Entry:
@@ -82,11 +62,6 @@ def views(server: Views) -> Views:
     server.held.clear()
     server.requested.clear()
     return server
-
-
-def fits(browser: Browser) -> bool:
-    """Whether nothing is wider than the screen."""
-    return bool(browser.run("return document.documentElement.scrollWidth <= innerWidth"))
 
 
 def test_hostile_names_are_text(browser: Browser, views: Views) -> None:
@@ -223,32 +198,6 @@ def test_pages_fit_on_a_phone(browser: Browser, views: Views, dark: bool, script
         assert fits(browser), path
 
 
-CONTRAST = """
-const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-const light = ([r, g, b]) => {
-  const f = (c) => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
-  return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b);
-};
-const ground = (element) => {
-  for (; element; element = element.parentElement) {
-    const color = parse(getComputedStyle(element).backgroundColor);
-    if (color.length < 4 || color[3] > 0) return color;
-  }
-  return [255, 255, 255];
-};
-const bad = [];
-const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) {
-  const element = walker.currentNode.parentElement;
-  if (!walker.currentNode.data.trim() || element.closest('[aria-hidden]') || !element.checkVisibility()) continue;
-  const [a, b] = [light(parse(getComputedStyle(element).color)), light(ground(element))];
-  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${element.className} ${walker.currentNode.data.trim()}`);
-}
-return bad;
-"""
-
-
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_everything_can_be_read(browser: Browser, views: Views, dark: bool) -> None:
     share = replace(WRITABLE, one_time=True, password=True)
@@ -272,13 +221,6 @@ def test_everything_can_be_read(browser: Browser, views: Views, dark: bool) -> N
     for path in ("/d", "/f", "/p", "/e"):
         browser.driver.get(views.url + path)
         assert browser.run(CONTRAST) == []
-
-
-NAMES = """
-const named = (e) => (e.getAttribute('aria-label') || e.textContent || '').trim() || e.labels?.length;
-return [...document.querySelectorAll('a, button, input:not([type=hidden]), select, summary, th')]
-  .filter((e) => e.checkVisibility() && !named(e)).map((e) => e.outerHTML);
-"""
 
 
 def test_everything_has_a_name_for_those_who_do_not_see(browser: Browser, views: Views) -> None:

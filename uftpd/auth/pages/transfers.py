@@ -114,7 +114,7 @@ class TransferPages:
             raise NotFound("No such resource, please check your URL")
         transfer = await self._own(visitor, request.path_params["id"])
         try:
-            changed = await self._transfers.act(transfer.id, Action(named), settings=self._services.config.transfers)
+            changed = await self._transfers.act(transfer.id, Action(named))
         except RequestError as error:
             return await self._refused(request, visitor, form, transfer, error)
         if changed is None:
@@ -143,7 +143,7 @@ class TransferPages:
         after = request.query_params.get("after", "")
         start = await self._own(visitor, after) if after else None
         place = (start.created, start.id) if start is not None else None
-        found = await self._transfers.list(person, after=place, most=_SHOWN + 1)
+        found = await self._transfers.listed(person, after=place, most=_SHOWN + 1)
         now = time.time()
         view = TransfersView(
             person=visitor.caller.identity.dn,
@@ -156,11 +156,7 @@ class TransferPages:
             done=done,
             base=self._base,
         )
-        if _is_part(request):
-            return _as_part(request, transfers_part(view))
-        reply = transfers_page(view, status=status)
-        self._visitors.remember(reply, visitor, request)
-        return reply
+        return self._reply(request, visitor, view, status)
 
     async def _one_page(
         self, request: Request, visitor: Visitor, transfer: Transfer, *, problem: str = "", status: int = 200
@@ -180,10 +176,14 @@ class TransferPages:
             problem=problem,
             base=self._base,
         )
-        if _is_part(request):
-            return _as_part(request, transfer_part(view))
-        reply = transfer_page(view, status=status)
-        self._visitors.remember(reply, visitor, request)
+        return self._reply(request, visitor, view, status)
+
+    def _reply(
+        self, request: Request, visitor: Visitor, view: TransfersView | OneTransferView, status: int
+    ) -> Response:
+        reply = reply_with(request, view, status=status)
+        if not _is_part(request):
+            self._visitors.remember(reply, visitor, request)
         return reply
 
     async def _own(self, visitor: Visitor, transfer_id: str) -> Transfer:
@@ -206,15 +206,20 @@ class TransferPages:
         return RedirectResponse(self._base + PLACE + path, _SEE_OTHER)
 
 
-def _is_part(request: Request) -> bool:
-    return request.method == "GET" and request.query_params.get("part") == "1"
-
-
-def _as_part(request: Request, reply: Response) -> Response:
-    """The reply, or a short one if the script has it already."""
-    tag = f'"{hashlib.sha256(reply.body).hexdigest()[:32]}"'
-    headers = {"ETag": tag}
-    if request.headers.get("if-none-match") == tag:
+def reply_with(request: Request, view: TransfersView | OneTransferView, *, status: int = 200) -> Response:
+    """The page, or the part of it that changes if that is asked for: with an entity tag, and nothing but 304 if the
+    script has it already."""
+    if not _is_part(request):
+        if isinstance(view, TransfersView):
+            return transfers_page(view, status=status)
+        return transfer_page(view, status=status)
+    reply = transfers_part(view) if isinstance(view, TransfersView) else transfer_part(view)
+    headers = {"ETag": f'"{hashlib.sha256(reply.body).hexdigest()[:32]}"'}
+    if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     reply.headers.update(headers)
     return reply
+
+
+def _is_part(request: Request) -> bool:
+    return request.method == "GET" and request.query_params.get("part") == "1"
