@@ -40,16 +40,6 @@ class RateShares:
             self._rate = rate
             self._divide()
 
-    @property
-    def rate(self) -> int:
-        """Bytes a second for all of them; 0 for no limit."""
-        return self._rate
-
-    def change(self, rate: int) -> None:
-        """Keep to another rate from now on. Transfers that began without one go on so to their end."""
-        self._rate = rate
-        self._divide()
-
     def _divide(self) -> None:
         for limit in self._shares:
-            limit.rate = max(1, self._rate // len(self._shares)) if self._rate else 0
+            limit.rate = max(1, self._rate // len(self._shares))
