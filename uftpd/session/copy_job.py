@@ -122,6 +122,7 @@ class CopyJob:
         self._front_gone = False
         self._questions: dict[int, _Question] = {}
         self._asked = 0
+        self._most = 0
         self._user_rate = settings.user_rate
 
     async def run(self, report: socket.socket) -> None:
@@ -289,7 +290,7 @@ class CopyJob:
     async def _take_leave(self, word: FinalWord, error: str) -> None:
         text = self._presentable(error)
         seconds = time.monotonic() - self._state.started
-        facts = self._facts(int(self._state.moved / seconds) if seconds > 0 else 0)
+        facts = self._facts(int(self._state.moved / seconds) if seconds > 0 else 0, finished=word == "FINISHED")
         self._reporter.log(
             "copy-ended",
             level="info" if word != "FAILED" else "warning",
@@ -308,10 +309,11 @@ class CopyJob:
                 return
             await trio.sleep(_RETRY_SECONDS)
 
-    def _facts(self, rate: int) -> CopyFacts:
+    def _facts(self, rate: int, *, finished: bool = False) -> CopyFacts:
         state = self._state
+        self._most = max(self._most, state.moved)  # transfers that are broken off count no more
         return CopyFacts(
-            bytes=state.moved,
+            bytes=state.moved if finished else self._most,
             total=state.bytes_found,
             files=state.files_done,
             rate=rate,

@@ -18,6 +18,7 @@ from uftp.protocol.command_port import Access
 from uftpd.session.copy_messages import CopyOrder
 from uftpd.session.filters import Forbidden
 from uftpd.session.paths import FileTree, is_null, is_zero
+from uftpd.session.write_guard import guard
 
 _WILDCARDS: Final = (b"*", b"?", b"[")
 
@@ -56,7 +57,9 @@ def open_local(order: CopyOrder, tree: FileTree, start: bytes, access: Access, *
         return _readable(tree, path) if order.form == "send" else _writable(tree, path)
     if tree.confined and (tree.filter.restricts or not kernel_confines):
         raise Forbidden("this session is restricted to some paths: only single files can be copied")
-    if order.form == "send" and not any(sign in path for sign in _WILDCARDS):
+    if order.form != "send":
+        guard(tree.filter.protected)  # what is in the tree is not known before it comes
+    elif not any(sign in path for sign in _WILDCARDS):
         tree.stat(path)
     if order.local.endswith(b"/") and path != b"/":
         path += b"/"

@@ -68,6 +68,11 @@ class PathFilter:
         """Whether anything beyond write protection is in force."""
         return bool(self._includes or self._excludes or self.scope is not None)
 
+    @property
+    def protected(self) -> frozenset[bytes]:
+        """Paths of files that nobody may write."""
+        return frozenset(self._protected)
+
     def admits(self, path: bytes) -> bool:
         """Whether content and metadata of `path` may be read."""
         if self.scope is not None and not is_beneath(path, self.scope):
