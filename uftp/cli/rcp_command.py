@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from uftp.cli.data_options import DataOptions
-from uftp.cli.runner import one_line, run_async
+from uftp.cli.runner import Interrupted, one_line, run_async
 from uftp.cli.settings import Settings, common_options, first_line
 from uftp.cli.side_options import Side, SideOptions, side_options
 from uftp.client.url import is_url
@@ -26,7 +26,7 @@ SEND_FILE_VARIABLE: Final = "UFTP_RCP_USE_SEND_FILE"
 
 
 @click.command()
-@click.argument("places", metavar="SOURCE... TARGET", nargs=-1)
+@click.argument("remote_places", metavar="SOURCE... TARGET", nargs=-1)
 @click.option("-r", "--recurse", "--recursive", "recursive", is_flag=True, help="Directories with all that is in them.")
 @click.option("--preserve", is_flag=True, help="Keep times and permission bits.")
 @click.option("-t", "--threads", type=click.IntRange(1, 64), help="Sessions at once; automatic if not given.")
@@ -69,7 +69,7 @@ SEND_FILE_VARIABLE: Final = "UFTP_RCP_USE_SEND_FILE"
 @common_options
 def command(
     settings: Settings,
-    places: Sequence[str],
+    remote_places: Sequence[str],
     recursive: bool,
     preserve: bool,
     threads: int | None,
@@ -134,9 +134,9 @@ def command(
         mode="stream" if streams > 1 and not encrypt else "auto",
     )
     if asked:
-        if len(places) != 1:
+        if len(remote_places) != 1:
             raise UsageError("name one place: the server that runs the copy, as --no-wait has named it")
-        at = _server_of(settings, sides, places[0])
+        at = _server_of(settings, sides, remote_places[0])
         if status_of is not None:
             _show_status(settings, at, status_of)
         elif wait_for is not None:
@@ -144,7 +144,7 @@ def command(
         elif abort_of is not None:
             _abort(settings, at, abort_of, keep=keep)
         return
-    if len(places) < 2:
+    if len(remote_places) < 2:
         raise UsageError("name what to copy, and then where to; both are places on servers")
     from uftp.transfer.between_places import BetweenOptions
     from uftp.transfer.options import parse_byte_range, parse_size
@@ -164,8 +164,8 @@ def command(
         peer_addresses=tuple(item for text in peer_addresses for item in text.replace(",", " ").split()),
     )
     reader = _Reader(settings, sides, data, server, one_time_password)
-    sources = [reader.source(text) for text in places[:-1]]
-    target = reader.target(places[-1])
+    sources = [reader.source(text) for text in remote_places[:-1]]
+    target = reader.target(remote_places[-1])
     reader.check()
     if no_wait:
         _start(settings, sources, target, options)
@@ -315,7 +315,12 @@ def _copy(
             listeners = Listeners(started=started, ended=ended, stopped=stopped)
             return await copy_between(sources, target, options=options, state=reports.state, listeners=listeners)
 
-    summary = run_async(settings, run, when_interrupted=advice)
+    try:
+        summary = run_async(settings, run, when_interrupted=advice)
+    except Interrupted:
+        if not reports.state.completed:
+            raise
+        summary = reports.state.summary()  # it had ended before it could be ended
     if not settings.quiet:
         for text in interrupted:
             click.echo(one_line(f"uftp: {text}"), err=True)

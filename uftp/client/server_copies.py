@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from uftp.client.moving import range_line
 from uftp.client.session import FTPSession
 from uftp.client.wording import printable, refusal
-from uftp.errors import PeerBrokeProtocol, Refused
+from uftp.errors import NotFound, PeerBrokeProtocol, Refused
 from uftp.protocol import ProtocolError
 from uftp.protocol.replies import Reply
 from uftp.protocol.server_copies import (
@@ -223,7 +223,10 @@ async def _ask(
         return reply
     if reply.is_success or reply.is_preliminary:
         raise PeerBrokeProtocol(f"{session.name}: {reply.code} {printable(reply.text)} to {printable(line[:10])}")
-    raise refusal(reply, path, action)
+    error = refusal(reply, path, action)
+    if path is None and isinstance(error, NotFound):
+        raise Refused(str(error), code=reply.code)  # "no such word" is about no file
+    raise error
 
 
 async def _command(session: FTPSession, line: bytes, shown: bytes | None, silence: float | None = None) -> Reply:

@@ -6,6 +6,7 @@ looks like any copy. A lost connection is no end: the copy goes on without it, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,7 +15,7 @@ import trio
 from uftp.client import server_copies
 from uftp.client.session import FTPSession
 from uftp.client.wording import is_about_a_missing_file, is_about_rights, printable
-from uftp.errors import NetworkError, NotFound, Refused, TransferFailed, UFTPError
+from uftp.errors import AuthenticationFailed, NetworkError, NotFound, Refused, TransferFailed, UFTPError, UsageError
 from uftp.protocol.server_copies import CopyStatus
 from uftp.transfer.between_places import Copy
 from uftp.transfer.results import CopyState, FileResult
@@ -25,6 +26,8 @@ _LONGEST_SECONDS: Final = 2.0
 _REPLY_SECONDS: Final = 15.0  # for one answer; not cut short, or the session would be lost with it
 _OUTAGE_TRIES: Final = 20  # about two minutes
 _STOP_SECONDS: Final = 60.0  # for ending a copy, logins included
+
+_LOGIN: Final = re.compile(r"one-time password|login refused|not logged in", re.IGNORECASE)
 
 OpenSession = Callable[[Copy], Awaitable[FTPSession]]
 
@@ -170,6 +173,7 @@ class Watcher:
             except UFTPError as error:
                 self.stopped = f"copy {copy.id} may still go on, it could not be ended: {printable(str(error))}"
             else:
+                self._state.completed = self._last and word == "FINISHED"
                 self.stopped = {
                     "ABORTED": f"the copy was ended on {copy.server}",
                     "FINISHED": f"the copy had just ended on {copy.server}, and is complete",
@@ -182,6 +186,10 @@ def error_of(text: str, source: str) -> UFTPError:
     shown = printable(text).strip() or "no reason given"
     name = source.rpartition("/")[2].rpartition(":")[2]
     message = shown if name and name in shown else f"{source}: {shown}"
+    if _LOGIN.search(text):
+        return AuthenticationFailed(message)
+    if "is a directory" in text:
+        return UsageError(message)
     if is_about_a_missing_file(text):
         return NotFound(message)
     if is_about_rights(text):
