@@ -42,6 +42,7 @@ class Drive:
         services: of the configuration in force.
         managed: the transfers.
         claimed: what to work on.
+        on_later: told when it is due again, in Unix seconds, before it is put back into the queue.
         clock: Unix seconds.
     """
 
@@ -50,6 +51,7 @@ class Drive:
         services: Callable[[], Services],
         managed: ManagedTransfers,
         claimed: Claimed,
+        on_later: Callable[[float], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._services = services
@@ -58,6 +60,7 @@ class Drive:
         self._settings = services().config.transfers
         self._working = trio.CancelScope()
         self._record = Record(managed, claimed, self._settings, self._working.cancel)
+        self._on_later = on_later
         self._settled = False
 
     async def run(self) -> None:
@@ -153,9 +156,9 @@ class Drive:
         while not self._record.lost:
             try:
                 await self._record.write()
-                state = await self._managed.settle(
-                    self._record.lease, outcome, reason=reason, next_try=self._clock() + wait
-                )
+                next_try = self._clock() + wait
+                self._on_later(next_try)
+                state = await self._managed.settle(self._record.lease, outcome, reason=reason, next_try=next_try)
             except StoreUnavailable:
                 await trio.sleep(_STORE_PAUSE)
                 continue

@@ -65,13 +65,12 @@ def ending_of(error: RequestError | UFTPError) -> Ending:
         if isinstance(error, BadRequest | NotAllowed | NoSuchServer | NotLoggedIn):
             return ForGood(text)
         return NotNow(text, busy=_BUSY.search(text) is not None)
-    if isinstance(error, PeerRefused | NotFound | UsageError):
+    if isinstance(error, PeerRefused | UsageError):
         return ForGood(text)
-    if isinstance(error, Refused):
-        if _BUSY.search(text):
-            return NotNow(text, busy=True)
+    busy = _BUSY.search(text) is not None
+    if isinstance(error, NotFound | Refused) and not busy:
         return ForGood(text)
-    return NotNow(text, busy=isinstance(error, NetworkError) and _BUSY.search(text) is not None)
+    return NotNow(text, busy=busy and isinstance(error, NotFound | Refused | NetworkError))
 
 
 def is_lasting(text: str) -> bool:

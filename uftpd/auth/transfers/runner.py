@@ -7,8 +7,11 @@ copy again if the node does not know it any more, which copies only what is miss
 
 from __future__ import annotations
 
+import heapq
 import secrets
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -63,6 +66,7 @@ class _Runner:
         self._nursery = nursery
         self._running = 0
         self._ended = trio.Event()
+        self._due: list[float] = []
 
     async def run(self) -> None:
         """Take one after the other, for ever."""
@@ -87,14 +91,21 @@ class _Runner:
                 await trio.sleep(_STORE_PAUSE)
                 continue
             if claimed is None:
-                await managed.wait(POLL_SECONDS)
+                await managed.wait(self._pause())
                 continue
             self._running += 1
             self._nursery.start_soon(self._drive, managed, claimed)
 
+    def _pause(self) -> float:
+        """Until there may be something to do: what this server has put back is due at times that it knows."""
+        now = time.time()
+        while self._due and self._due[0] <= now:
+            heapq.heappop(self._due)
+        return min(POLL_SECONDS, self._due[0] - now) if self._due else POLL_SECONDS
+
     async def _drive(self, managed: ManagedTransfers, claimed: Claimed) -> None:
         try:
-            await Drive(self._services, managed, claimed).run()
+            await Drive(self._services, managed, claimed, partial(heapq.heappush, self._due)).run()
         except Exception:
             # Its lease lapses, and somebody takes it again; the others go on.
             logger.exception("work on a transfer failed", extra={"facts": {"id": claimed.transfer.id}})
