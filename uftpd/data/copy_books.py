@@ -112,11 +112,11 @@ class CopyBooks:
         for failure in failures:
             size = _size(failure)
             if len(book.failures) >= _FAILURES_PER_COPY or book.failure_bytes + size > _FAILURE_BYTES_PER_COPY:
-                return
+                break
             book.failures.append(failure)
             book.failure_bytes += size
             self._failure_bytes[book.user] += size
-        for old in self._ended[book.user]:
+        for old in self._ended.get(book.user, ()):
             if self._failure_bytes[book.user] <= _FAILURE_BYTES_PER_USER:
                 break
             self._forget_failures(old)
