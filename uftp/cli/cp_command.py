@@ -121,6 +121,8 @@ def command(
     remote = target if is_url(target) else next((source for source in sources if is_url(source)), None)
     if remote is None:
         raise UsageError(f"{target}: neither source nor target is a URL; one of them must be on a server")
+    if is_url(target) and all(is_url(source) for source in sources):
+        raise UsageError("both sides are servers; `uftp rcp` copies from one to the other")
     access = data.apply(settings.access(parse_url(remote)))
     reports = Reports(settings, each_rate=show_performance, dry_run=many.dry_run)
 

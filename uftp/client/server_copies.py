@@ -33,6 +33,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 
 _DONE: Final = 299
+_NOT_WITH: Final = "this site allows no copies"
 _ABORT_SECONDS: Final = 120.0  # the copy removes what it has not finished, and a file system may be slow
 
 
@@ -189,7 +190,16 @@ async def _start(
     password = secret.encode("utf-8", "surrogateescape")
     line = _line(session, verb, local, remote, place, password)
     shown = _line(session, verb, local, remote, place, b"...")
-    return _id(session, await _ask(session, line, _DONE, local, action, shown=shown, hidden=secret))
+    try:
+        return _id(session, await _ask(session, line, _DONE, local, action, shown=shown, hidden=secret))
+    except Refused as error:
+        if _NOT_WITH in str(error):
+            raise Refused(
+                f"{session.name}: its site allows no copies with {place.decode()}, or knows no such host; those who "
+                "run it can allow them",
+                code=error.code,
+            ) from error
+        raise
 
 
 def _line(session: FTPSession, verb: bytes, *words: bytes) -> bytes:

@@ -38,6 +38,7 @@ from uftp.transfer.between_sides import Wired, addresses_of
 from uftp.transfer.between_watch import Watcher
 from uftp.transfer.results import CopyState, CopySummary, FileResult
 
+_ONE_FILE: Final = "only single files"  # so our servers refuse trees where a session is confined to some paths
 _START_SECONDS: Final = 60.0  # a server that was asked to begin looks up the other one first
 
 
@@ -270,31 +271,48 @@ class _Errands:
             host, port, secret, logins = grant.hosts[0], grant.port, grant.secret, MAX_LOGINS
         else:
             host, port, secret, logins = peer.host, peer.port, peer.secret, peer.logins
-        await server_copies.set_copy_words(session, self._words(side, logins))
-        if self._options.byte_range is not None:
-            part = self._options.byte_range
-            length = None if part.last is None else part.last - part.first + 1
-            await server_copies.set_copy_range(session, part.first, length)
-        elif (streams := side.place.access.session.streams) > 1 and session.records is None:
-            await server_copies.set_copy_streams(session, streams)
-        origin, goal = await self._paths(source)
-        begin = server_copies.start_receive if way == "receive" else server_copies.start_send
-        local, remote = (goal, origin) if way == "receive" else (origin, goal)
-        with trio.CancelScope(deadline=trio.current_time() + _START_SECONDS, shield=True):
-            number = await begin(session, local, remote, host, port, secret)
-            return self._started(session, number, side, source, way)
-        raise Refused(f"{session.name}: no answer whether the copy was begun; look at the target before trying again")
+        part = self._options.byte_range
+        exact = part is not None
+        while True:
+            origin, goal = await self._paths(source, exact=exact)
+            await server_copies.set_copy_words(session, self._words(side, logins, exact=exact))
+            if part is not None:
+                length = None if part.last is None else part.last - part.first + 1
+                await server_copies.set_copy_range(session, part.first, length)
+            elif (streams := side.place.access.session.streams) > 1 and session.records is None:
+                await server_copies.set_copy_streams(session, streams)
+            begin = server_copies.start_receive if way == "receive" else server_copies.start_send
+            local, remote = (goal, origin) if way == "receive" else (origin, goal)
+            try:
+                with trio.CancelScope(deadline=trio.current_time() + _START_SECONDS, shield=True):
+                    number = await begin(session, local, remote, host, port, secret)
+                    return self._started(session, number, side, source, way)
+            except Refused as error:
+                if exact or _ONE_FILE not in str(error) or not await self._is_one_file(source, here):
+                    raise
+                exact = True  # in a session that is confined to some paths that is all there is
+                continue
+            raise Refused(f"{session.name}: no answer whether the copy was begun; look at the target before you go on")
+
+    async def _is_one_file(self, source: Place | BarePlace, here: Wired | None) -> bool:
+        if here is None or not isinstance(source, Place):
+            return True  # nobody can look
+        if source.url.pattern is not None:
+            return False
+        info = await (await here.session()).stat_or_none(source.url.path)
+        return info is not None and not info.is_dir
 
     async def _fetch(self, source: WebPlace) -> tuple[Copy, Wired]:
         side = self._target_side()
         session = await side.session()
         if not server_copies.can_fetch(session):
             raise Refused(f"{session.name}: this server fetches no URLs; fetch it here, and copy it with `uftp cp`")
-        await server_copies.set_copy_words(session, replace(self._words(side, 1), encrypt=False, compress=False))
+        words = replace(self._words(side, 1, exact=False), encrypt=False, compress=False)
+        await server_copies.set_copy_words(session, words)
         with trio.CancelScope(deadline=trio.current_time() + _START_SECONDS, shield=True):
             number = await server_copies.start_fetch(session, self._goal(), source.url)
             return self._started(session, number, side, source, "receive"), side
-        raise Refused(f"{session.name}: no answer whether the copy was begun; look at the target before trying again")
+        raise Refused(f"{session.name}: no answer whether the copy was begun; look at the target before you go on")
 
     def _started(self, session: FTPSession, number: int, side: Wired, source: Source, way: Way) -> Copy:
         control = session.control
@@ -311,9 +329,8 @@ class _Errands:
         self._listeners.started(copy)
         return copy
 
-    def _words(self, side: Wired, logins: int) -> CopyWords:
+    def _words(self, side: Wired, logins: int, *, exact: bool) -> CopyWords:
         options, data = self._options, side.place.access.session
-        exact = options.byte_range is not None
         return CopyWords(
             trees=not exact,
             recursive=options.recursive and not exact,
@@ -322,15 +339,15 @@ class _Errands:
             encrypt=data.encrypt and data.legacy_cipher is None,
             compress=data.compress,
             verify=options.verify,
-            resume=options.resume and not exact,
+            resume=options.resume and options.byte_range is None,
             logins=logins,
             sessions=options.threads or 0,
             rate=options.limit_rate,
         )
 
-    async def _paths(self, source: Place | BarePlace) -> tuple[bytes, bytes]:
-        """Source and target as the copy is asked for them."""
-        if self._options.byte_range is None:
+    async def _paths(self, source: Place | BarePlace, *, exact: bool) -> tuple[bytes, bytes]:
+        """Source and target as the copy is asked for them: by the rules of `cp`, or as exact names of files."""
+        if not exact:
             origin = as_pattern(source.url) if isinstance(source, Place) else source.path
             return origin, self._goal()
         path = source.url.path if isinstance(source, Place) else source.path
