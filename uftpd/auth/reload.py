@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from uftp.client.vetted_http import trust
 from uftpd.auth.app import build_app
 from uftpd.auth.events import event
 from uftpd.auth.identity.credential import ServerCredential
@@ -24,6 +25,7 @@ from uftpd.auth.services import Keys, Lasting, Services, build_services
 from uftpd.auth.tls import ExchangeableContext, tls_context
 from uftpd.config.auth import AuthConfig
 from uftpd.config.toml import ConfigError
+from uftpd.peers import fetch_authorities
 
 WATCH_SECONDS = 2.0
 
@@ -41,10 +43,12 @@ def load_keys(config: AuthConfig, up_since: float) -> Keys:
         ConfigError: one cannot be used.
     """
     certificate, key = config.server.certificate, config.server.key
+    transfers = config.transfers
     return Keys(
         command_port=CommandPort(config.command_port, certificate, key),
         credential=ServerCredential(certificate, key) if certificate is not None and key is not None else None,
         facts=gather_facts(config, up_since),
+        outside=trust(fetch_authorities(transfers.reach)) if transfers.enabled else None,
     )
 
 
@@ -146,6 +150,7 @@ def _say_what_stays(old: AuthConfig, new: AuthConfig) -> None:
 def _signatures(config: AuthConfig) -> _Signature:
     server, port = config.server, config.command_port
     files: list[Path | None] = [server.certificate, server.key, port.certificate, port.key, port.ca]
+    files.append(config.transfers.https_ca)
     return tuple(_signature(path) for path in files if path is not None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,11 +40,13 @@ class Keys:
         command_port: speaks with data nodes.
         credential: signs tokens; None without a certificate.
         facts: what the server says of itself.
+        outside: whom it trusts as servers that people name: other auth servers, callbacks; None without transfers.
     """
 
     command_port: CommandPort
     credential: ServerCredential | None
     facts: ServerFacts
+    outside: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Services:
 
     Attributes:
         transfers: None where people may not submit any.
+        outside: see `Keys`.
     """
 
     config: AuthConfig
@@ -93,6 +97,7 @@ class Services:
     deliveries: Deliveries
     passwords: SharePasswords
     transfers: ManagedTransfers | None
+    outside: ssl.SSLContext | None
 
 
 def build_services(
@@ -139,6 +144,7 @@ def build_services(
         deliveries=lasting.deliveries,
         passwords=SharePasswords(config.login),
         transfers=lasting.transfers if config.transfers.enabled else None,
+        outside=keys.outside,
     )
 
 

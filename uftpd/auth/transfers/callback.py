@@ -20,7 +20,7 @@ import trio
 from uftp._version import __version__
 from uftp.client.vetted_http import exchange
 from uftp.errors import UFTPError
-from uftpd.auth.events import event
+from uftpd.auth.events import event, logger
 from uftpd.auth.store.engine import StoreUnavailable
 from uftpd.auth.transfers.managed import ManagedTransfers
 from uftpd.auth.transfers.model import Transfer
@@ -96,7 +96,7 @@ async def run_callbacks(
 
     Args:
         managed: the transfers; None while there are none.
-        client: connects only where this site allows it now.
+        client: opens a client that connects only where this site allows it now.
         clock: Unix seconds.
     """
     places = trio.CapacityLimiter(AT_ONCE)
@@ -107,23 +107,29 @@ async def run_callbacks(
                 due = await transfers.due_callback(_HELD_SECONDS) if transfers is not None else None
             except StoreUnavailable:
                 due = None
+            except Exception:
+                logger.exception("no callback can be taken")
+                due = None
             if due is None or transfers is None:
                 await trio.sleep(_IDLE_SECONDS)
                 continue
             # A receiver that is slow shall not keep others waiting, so long as there are few such.
             await places.acquire_on_behalf_of(due)
-            nursery.start_soon(_tell_and_release, transfers, client(), due, places, clock)
+            nursery.start_soon(_tell_and_release, transfers, client, due, places, clock)
 
 
 async def _tell_and_release(
     managed: ManagedTransfers,
-    client: httpx2.AsyncClient,
+    client: Callable[[], httpx2.AsyncClient],
     due: tuple[Transfer, int],
     places: trio.CapacityLimiter,
     clock: Callable[[], float],
 ) -> None:
     try:
-        await _tell_and_note(managed, client, due, clock)
+        async with client() as opened:
+            await _tell_and_note(managed, opened, due, clock)
+    except Exception:
+        logger.exception("callback failed", extra={"facts": {"id": due[0].id}})
     finally:
         places.release_on_behalf_of(due)
 

@@ -23,7 +23,7 @@ from uftpd.auth.store.engine import StoreUnavailable
 from uftpd.auth.transfers.attempt import Attempt, left_over
 from uftpd.auth.transfers.endings import Ending, NotNow, ending_of, one_line
 from uftpd.auth.transfers.managed import ManagedTransfers
-from uftpd.auth.transfers.model import Claimed, Outcome, SourceProgress, SourceState, Wanted
+from uftpd.auth.transfers.model import Claimed, Outcome, SourceProgress, SourceState, TransferState, Wanted
 from uftpd.auth.transfers.node_copy import NodeCopy
 from uftpd.auth.transfers.opening import open_sides
 from uftpd.auth.transfers.record import Record
@@ -163,11 +163,11 @@ class Drive:
                 await trio.sleep(_STORE_PAUSE)
                 continue
             self._settled = True
-            event(
-                "transfer ends" if state is not None else "transfer was taken over",
-                id=self._record.transfer.id,
-                state=state.value if state is not None else None,
-                attempt=attempts,
-                reason=reason or None,
-            )
+            if state is None:
+                event("transfer was taken over", id=self._record.transfer.id)
+            elif not state.is_final:
+                again = f"{wait:.1f}" if state is TransferState.QUEUED else None
+                event(
+                    "transfer stops", id=self._record.transfer.id, state=state.value, again=again, reason=reason or None
+                )
             return

@@ -6,7 +6,6 @@ the owners of shares. Other machines that an owner has named are connected to by
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from uftpd.auth.transfers.record import Record
 from uftpd.auth.transfers.renewal import StoredLogin
 from uftpd.auth.transfers.sealing import CannotOpen
 from uftpd.auth.transfers.sides import OtherSide, OwnSide, Side
-from uftpd.config.copies import Copies
 from uftpd.config.transfers import Transfers
 from uftpd.peers import PeerRules
 
@@ -49,7 +47,7 @@ class BothSides:
 
 def rules_of(settings: Transfers) -> PeerRules:
     """Where this site connects to for the owners of transfers."""
-    return PeerRules(Copies(allow=settings.allow))
+    return PeerRules(settings.reach)
 
 
 async def check_owner(transfer: Transfer, sources: Sequence[AttributeSource], settings: Transfers) -> bool:
@@ -79,23 +77,20 @@ async def check_owner(transfer: Transfer, sources: Sequence[AttributeSource], se
 
 
 @asynccontextmanager
-async def open_sides(
-    services: Services, managed: ManagedTransfers, record: Record, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[BothSides]:
+async def open_sides(services: Services, managed: ManagedTransfers, record: Record) -> AsyncIterator[BothSides]:
     """Both sides, for the block. Nothing is connected to yet.
 
     Args:
         services: of the configuration in force.
         managed: keeps credentials.
         record: of the transfer.
-        tls: whom to trust; by default the system's authorities.
 
     Raises:
         Ending: a side is not there any more, or a credential cannot be had.
     """
     transfer, settings = record.transfer, services.config.transfers
     rules = rules_of(settings)
-    client = open_vetted_client(rules.admit_url, tls=tls)
+    client = open_vetted_client(rules.admit_url, tls=services.outside)
     logins: list[StoredLogin] = []
 
     async def open_side(name: SideName, place: Place) -> Side:

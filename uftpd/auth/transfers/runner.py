@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import httpx2
 import trio
 
 from uftp.client.vetted_http import open_vetted_client
@@ -42,13 +43,12 @@ async def run(services: Callable[[], Services], *, worker: str = "") -> None:
     async def admit(url: str) -> tuple[str, ...]:
         return await rules_of(services().config.transfers).admit_url(url)
 
-    client = open_vetted_client(admit)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_callbacks, lambda: services().transfers, lambda: client)
-            await _Runner(services, worker, nursery).run()
-    finally:
-        await client.aclose()
+    def open_client() -> httpx2.AsyncClient:
+        return open_vetted_client(admit, tls=services().outside)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_callbacks, lambda: services().transfers, open_client)
+        await _Runner(services, worker, nursery).run()
 
 
 class _Runner:
