@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from uftpd.config.auth import AuthConfig
+from uftpd.config.copies import Copies
 from uftpd.config.data import DataConfig, problems
 from uftpd.config.login import configured_methods, login_problems
 from uftpd.config.toml import load
@@ -38,6 +39,18 @@ def test_example_logins_load(tmp_path: Path, block: str) -> None:
     config = load(path, AuthConfig)
     assert login_problems(config.login) == []
     assert configured_methods(config.login) or config.login.tokens.issuers
+
+
+def test_the_example_of_copies_loads(tmp_path: Path) -> None:
+    text = (DOCS / "ADMIN.md").read_text()
+    block = re.search(r"(?:^    .*\n)*^    \[copies\].*\n(?:^    .*\n)*", text, re.MULTILINE)
+    assert block is not None
+    path = tmp_path / "example.toml"
+    path.write_text("[command_port]\nplain = true\n" + textwrap.dedent(block[0]))
+    config = load(path, DataConfig)
+    assert problems(config) == []
+    assert config.copies.https_ports == Copies().https_ports, "the page says what the ports are by default"
+    assert set(Copies.__struct_fields__) == set(re.findall(r"^ *([a-z_]+) = ", block[0], re.MULTILINE))
 
 
 @pytest.mark.parametrize(("number", "model"), [(0, DataConfig), (1, AuthConfig)])

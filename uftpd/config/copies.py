@@ -29,7 +29,8 @@ class Copies(Section, frozen=True):
         announced: also the data nodes an auth server names when it opens a session.
         https: which https URLs may be fetched: those on public addresses and on what is listed, on what is listed
             only, or none.
-        https_ports: of public addresses. 9000 is that of UFTP's auth servers, where shares are.
+        https_ports: of public addresses. On 9000 are UFTP's auth servers with their shares, on 9443 data nodes that
+            deliver these.
         https_ca: PEM file with authorities to trust for them beside the system's.
     """
 
@@ -38,7 +39,7 @@ class Copies(Section, frozen=True):
     deny: tuple[str, ...] = ()
     announced: bool = True
     https: HttpsPolicy = "public"
-    https_ports: tuple[PortRange, ...] = (PortRange(443, 443), PortRange(9000, 9000))
+    https_ports: tuple[PortRange, ...] = (PortRange(443, 443), PortRange(9000, 9000), PortRange(9443, 9443))
     https_ca: Path | None = None
 
     def __post_init__(self) -> None:
