@@ -284,3 +284,4 @@ def test_the_log_says_why_somebody_was_refused(node: Node) -> None:
     refused = node.wait_log("copy refused")
     assert refused["user"] == node.person.name
     assert refused["peer"] == "169.254.169.254:80"
+    assert refused["why"] == "169.254.169.254 (special) is not listed, or denied"

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from uftp.errors import UFTPError
+from uftp.errors import NetworkError, UFTPError
 from uftp.protocol.command_port import Access, Purpose, TransferRequest
 from uftp.protocol.features import copy_features
 from uftp.protocol.server_copies import CopyWord
@@ -23,7 +23,7 @@ from uftpd.data.children import Child, Children, Job, OutOfPlace, SessionRefused
 from uftpd.data.copy_books import Book, CopyBooks
 from uftpd.data.ledger import Ledger, LoginError
 from uftpd.events import EventLog
-from uftpd.peers import PeerRules
+from uftpd.peers import PeerRefused, PeerRules
 from uftpd.session.copy_messages import (
     AbortCopy,
     Addresses,
@@ -209,7 +209,8 @@ class Copies:
             self._count(child_id, session.user)
             book = await self._begin(child_id, request, order)
         except _Refused as refused:
-            _log("copy refused", level="warning", **facts, form=order.form, peer=with_whom, reason=str(refused))
+            why = {"why": refused.__cause__.why} if isinstance(refused.__cause__, PeerRefused) else {}
+            _log("copy refused", level="warning", **facts, form=order.form, peer=with_whom, reason=str(refused), **why)
             raise
         which = {"copy": str(book.id), "process": child_id, "form": order.form, "peer": with_whom}
         _log("copy started", level="info", **facts, **which)
@@ -292,7 +293,7 @@ class Copies:
                     return await rules.admit_url(order.remote.decode("ascii", "replace"))
                 return await rules.admit(order.host, order.port)
         except UFTPError as error:
-            raise _Refused(534, str(error)) from error
+            raise _Refused(534, str(error), passing=isinstance(error, NetworkError)) from error
         except trio.TooSlowError as error:
             raise _Refused(534, _NOT_FOUND) from error
 
@@ -305,6 +306,8 @@ class Copies:
             with trio.fail_after(_ADMIT_SECONDS):
                 return Addresses(number=message.number, addresses=await rules.admit_url(message.url))
         except UFTPError as error:
+            why = {"why": error.why} if isinstance(error, PeerRefused) else {}
+            _log("url refused", level="warning", session=child.id, user=request.user, reason=str(error), **why)
             return Addresses(number=message.number, refused=str(error) or _NOT_FOUND)
         except trio.TooSlowError:
             return Addresses(number=message.number, refused=_NOT_FOUND)
