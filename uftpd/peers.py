@@ -217,18 +217,18 @@ def _origin(url: str) -> tuple[str, int]:
     Raises:
         UsageError: it is none.
     """
-    shown = printable(url.partition("?")[0][:_SHOWN])
+    # Nothing of the URL is in these messages, which get into logs: it may be all one needs to fetch something.
     if not url.isprintable() or " " in url or "\\" in url:
-        raise UsageError(f"{shown}: no URL holds blanks, backslashes or control characters; percent-encode them")
+        raise UsageError("A URL holds no blanks, backslashes or control characters; percent-encode them")
     try:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"{shown}: not a valid URL: {error}") from None
+        raise UsageError(f"Not a valid URL: {error}") from None
     if parts.scheme != "https" or not host or ("[" in parts.netloc and ":" not in host):
-        raise UsageError(f"{shown}: not an https URL")
+        raise UsageError("Only https URLs are fetched")
     if "@" in parts.netloc:
-        raise UsageError(f"https://{host}: a URL with a user or password in it is not fetched")
+        raise UsageError("A URL with a user or password in it is not fetched")
     return host, HTTPS_PORT if port is None else port
 
 

@@ -428,6 +428,8 @@ async def test_forbidden_urls(url: str) -> None:
         "https://public.example.org\r\nHost: x/",
         "https://public.example.org:99999/",
         "https://public.example.org:x/",
+        "https://user:secret@public.example.org/ x",
+        "http://public.example.org/secret",
         "https://[::1/",
         "https://[v1.x]/",
         "",
