@@ -223,8 +223,8 @@ def _origin(url: str) -> tuple[str, int]:
     try:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"Not a valid URL: {error}") from None
+    except ValueError:
+        raise UsageError("Not a valid URL") from None
     if parts.scheme != "https" or not host or ("[" in parts.netloc and ":" not in host):
         raise UsageError("Only https URLs are fetched")
     if "@" in parts.netloc:
