@@ -232,7 +232,7 @@ class OldServers:
             await self._compare(source, target, file, part)
             there = await target.session()
             if self._options.preserve:
-                await self._keep_facts(there, part, file.info)
+                await self._keep_facts(there, part, file)
             with trio.CancelScope(deadline=trio.current_time() + _REPLY_SECONDS, shield=True):
                 await there.rename(part, file.target)
                 part = b""
@@ -375,12 +375,14 @@ class OldServers:
         await ask(there, second)
         return found[0] == found[1]
 
-    async def _keep_facts(self, session: FTPSession, path: bytes, info: FileInfo) -> None:
+    async def _keep_facts(self, session: FTPSession, path: bytes, file: _File) -> None:
+        info = file.info
+        assert info is not None  # noqa: S101 -- for the type checker: all that is listed has facts
         mode = info.mode & 0o7777 if info.mode is not None else None
         try:
             await session.set_facts(path, mtime_ns=info.mtime_ns, permissions=mode)
         except (Refused, NotFound) as error:
-            self._state.on_note(f"{error}")
+            self._state.on_note(str(error).replace(printable(path), printable(file.target)))
 
     async def _take_away(self, copy: Copy, target: Wired, part: bytes) -> None:
         """End a copy if that is possible, and remove what it has left, which is of no use."""
