@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 from copying_node import CopyNode, serving_ftp
+from fake_node import FakeNode
 from running_auth import Running, StartAuth
 
 from uftpd.auth.transfers.managed import ManagedTransfers
@@ -95,10 +96,11 @@ async def until_true(condition: Callable[[], bool], what: str) -> None:
     await until(asked, lambda: what)
 
 
-def settings(directory: Path, more: str = "") -> str:
-    """The sections for `start_auth`."""
+def settings(directory: Path, more: str = "", store: str = "") -> str:
+    """The sections for `start_auth`; the store is a file if no URL is given."""
+    place = f'url = "{store}"' if store else f'path = "{directory}/store.db"'
     return (
-        f'[store]\npath = "{directory}/store.db"\n'
+        f"[store]\n{place}\n"
         f'[transfers]\nenabled = true\nkey_file = "{directory}/transfers.key"\n'
         f"backoff_seconds = 0.05\nlongest_backoff_seconds = 0.1\n{more}\n"
     )
@@ -106,7 +108,13 @@ def settings(directory: Path, more: str = "") -> str:
 
 @asynccontextmanager
 async def managing(
-    start_auth: StartAuth, directory: Path, *nodes: CopyNode, more: str = "", **options: Any
+    start_auth: StartAuth,
+    directory: Path,
+    *nodes: CopyNode,
+    others: Sequence[FakeNode] = (),
+    more: str = "",
+    store: str = "",
+    **options: Any,
 ) -> AsyncIterator[Managing]:
     """Start one for the block, with one node unless there are given.
 
@@ -114,9 +122,12 @@ async def managing(
         start_auth: the fixture.
         directory: for the store and the key.
         nodes: of the logical server TEST.
+        others: further nodes of it, that run no copies.
         more: settings of `[transfers]`.
+        store: URL of a database.
         options: of `start_auth`.
     """
     copying = nodes or (CopyNode(),)
-    async with serving_ftp(*copying), start_auth(*copying, extra=settings(directory, more), **options) as auth:
+    text = settings(directory, more, store)
+    async with serving_ftp(*copying), start_auth(*others, *copying, extra=text, **options) as auth:
         yield Managing(auth, copying[0])
