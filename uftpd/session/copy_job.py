@@ -54,6 +54,7 @@ _RATE_SAMPLES: Final = 10  # of `_TELL_SECONDS` each, that the rate is of
 _MESSAGE_BYTES: Final = 96 * 1024  # of failures in one message, which together must fit
 _RETRY_SECONDS: Final = 0.05
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_SECRET_LENGTH: Final = 6  # a shorter one is no secret, and may be part of any word
 _SHUT_DOWN: Final = "the server was shut down"
 
 
@@ -330,7 +331,7 @@ class CopyJob:
     def _presentable(self, text: str) -> str:
         """One line, without the one-time password, which the other server may have said in a reply."""
         secret = self._order.secret
-        if secret:
+        if len(secret) >= _SECRET_LENGTH:
             text = text.replace(secret, "...")
         return _unicode(_CONTROL.sub(" ", text)[:MAX_TEXT])
 
