@@ -40,6 +40,7 @@ MAX_ANNOUNCED: Final = 100
 MAX_ADDRESSES: Final = 8  # of a host; more are not tried
 LOOK_UP_SECONDS: Final = 10.0
 HTTPS_PORT: Final = 443
+MAX_AUTHORITIES_BYTES: Final = 64 * 1024  # some twenty certificates; they travel in one message to each fetch
 
 # Threads that wait for a name service that is slow; they end on their own, whoever has given up waiting for them.
 _RESOLVERS: Final = 16
@@ -176,12 +177,15 @@ def fetch_authorities(settings: Copies) -> str:
         PEM certificates; nothing if there are none.
 
     Raises:
-        ConfigError: the file cannot be read, or holds none.
+        ConfigError: the file cannot be read, holds none, or is too large.
     """
     if settings.https_ca is None:
         return ""
     try:
-        text = settings.https_ca.read_text("ascii", "replace")
+        with settings.https_ca.open("rb") as file:
+            text = file.read(MAX_AUTHORITIES_BYTES + 1).decode("ascii", "replace")
+        if len(text) > MAX_AUTHORITIES_BYTES:
+            raise ConfigError(f"{settings.https_ca}: larger than {MAX_AUTHORITIES_BYTES} bytes; name only your own")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except ssl.SSLError:
         raise ConfigError(f"{settings.https_ca}: holds no PEM certificates") from None

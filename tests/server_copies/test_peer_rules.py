@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import trio
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,8 @@ from uftpd import peers
 from uftpd.addresses import AddressKind, kind_of
 from uftpd.config.copies import Copies
 from uftpd.config.peer_entry import parse_entry, parse_host
-from uftpd.peers import MAX_ADDRESSES, LookUp, PeerRefused, PeerRules, system_look_up
+from uftpd.config.toml import ConfigError
+from uftpd.peers import MAX_ADDRESSES, LookUp, PeerRefused, PeerRules, fetch_authorities, system_look_up
 
 NAMES = {
     "public.example.org": ["8.8.8.8", "2a00::1"],
@@ -567,3 +570,25 @@ async def test_localhost_is_found() -> None:
     assert set(found) <= {"127.0.0.1", "::1"}
     with pytest.raises(PeerRefused):
         await PeerRules(Copies()).admit_url("https://localhost/")
+
+
+# -- authorities of https URLs --------------------------------------------------------------------------------------
+
+
+def test_authorities_are_read_or_the_file_is_named(tmp_path: Path) -> None:
+    assert fetch_authorities(Copies()) == ""
+    good = tmp_path / "good.pem"
+    pem = trustme.CA().cert_pem.bytes().decode()
+    good.write_text(f"for our partners\n{pem}")
+    assert pem in fetch_authorities(Copies(https_ca=good))
+    for name, content, text in (
+        ("junk.pem", b"junk", "holds no PEM certificates"),
+        ("empty.pem", b"", "is empty"),
+        ("binary.pem", bytes(range(256)), "holds no PEM certificates"),
+        ("large.pem", pem.encode() * 200, "larger than"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"{name}: {text}"):
+            fetch_authorities(Copies(https_ca=tmp_path / name))
+    with pytest.raises(ConfigError, match=r"none\.pem: cannot be read: No such file"):
+        fetch_authorities(Copies(https_ca=tmp_path / "none.pem"))

@@ -79,6 +79,7 @@ class Copies:
 
     Attributes:
         draining: whether no more copies start.
+        authorities: that https URLs are trusted by, see `uftpd.peers.fetch_authorities`.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Copies:
         share_rate: Callable[[str], None],
     ) -> None:
         self.draining = False
+        self.authorities = ""
         self._config = config
         self._ledger = ledger
         self._children = children
@@ -248,6 +250,7 @@ class Copies:
                 order=order,
                 addresses=addresses if order.host else (),
                 user_rate=self._user_rate(request.user),
+                authorities=self.authorities if order.form == "fetch" else "",
             )
             job = Job(
                 id=child_id,

@@ -40,6 +40,7 @@ from uftpd.data.objects import ObjectFront, object_url
 from uftpd.data.rights import become_service_user
 from uftpd.data.sessions import Arrival, Sessions
 from uftpd.events import EventLog, configure
+from uftpd.peers import fetch_authorities
 
 _log = EventLog("front")
 
@@ -79,9 +80,10 @@ def run(
     """Be the front process, until the spawner says so or is gone."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     tls, acl = _command_port_tls(config)
+    authorities = fetch_authorities(config.copies)
     own_user = None if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     become_service_user(config)
-    front = Front(config, config_path, spawner, tls, acl, own_user)
+    front = Front(config, config_path, spawner, tls, acl, own_user, authorities)
     trio.run(front.serve, ftp_listeners, command_listeners, objects, ready)
 
 
@@ -104,6 +106,7 @@ class Front:
         spawner: socket to it.
         tls, acl: of the command port; None without TLS.
         own_user: whom every session runs as; None: the node was started by root and serves all users.
+        authorities: see `uftpd.peers.fetch_authorities`.
     """
 
     def __init__(
@@ -114,11 +117,13 @@ class Front:
         tls: ssl.SSLContext | None,
         acl: AccessList | None,
         own_user: str | None,
+        authorities: str = "",
     ) -> None:
         self._config = config
         self._config_path = config_path
         self._ledger = Ledger(_session_limits(config), trio.current_time)
         self._sessions = Sessions(config, self._ledger, spawner)
+        self._sessions.copies.authorities = authorities
         self._command_server = CommandServer(config, self._ledger, self._sessions, tls, acl, own_user)
         self._unproven = 0
         self._unproven_by_address: Counter[IPAddress] = Counter()
@@ -184,6 +189,7 @@ class Front:
             return
         configure(config.log.level, config.log.format)
         self._reload_tls(config)
+        self._reload_authorities(config)
         self._config = config
         self._ledger.limits = _session_limits(config)
         self._sessions.config = config
@@ -201,6 +207,12 @@ class Front:
             self._command_server.set_tls(*_command_port_tls(config))
         except ConfigError as error:
             _log("TLS of the command port stays as it was until a restart", level="warning", reason=str(error))
+
+    def _reload_authorities(self, config: DataConfig) -> None:
+        try:
+            self._sessions.copies.authorities = fetch_authorities(config.copies)
+        except ConfigError as error:
+            _log("authorities for https URLs stay as they were until a restart", level="warning", reason=str(error))
 
     # -- clients ----------------------------------------------------------------------------------------------------
 

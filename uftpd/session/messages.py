@@ -114,12 +114,14 @@ class CopySettings(_Message, frozen=True):
         order: what is to be copied.
         addresses: of the other server, vetted; nothing else is connected to. Empty for a URL.
         user_rate: the share it has of its user's rate, bytes a second; 0 for no limit.
+        authorities: PEM certificates that https URLs are trusted by, beside the system's.
     """
 
     session: SessionSettings
     order: CopyOrder
     addresses: tuple[str, ...] = ()
     user_rate: int = 0
+    authorities: str = ""
 
 
 class KeyFileRequest(_Message, frozen=True):
