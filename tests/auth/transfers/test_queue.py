@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import product
+from typing import Any
 
 import pytest
 from queueing import ELSEWHERE, OTHER, OWNER, TOKEN, Queueing, a_transfer, on
@@ -45,7 +46,12 @@ async def test_all_of_a_transfer_comes_back(queueing: Queueing) -> None:
     accounts = {Side.SOURCE: Account(uid="u", gid="g:h", includes="/a*", excludes="/a/b", rate_limit=7)}
     pattern = Place(kind="server", text="A:/ü/%FF*", server="A", path=b"/\xc3\xbc/\xff*", pattern=b"/\xc3\xbc/\xff*")
     options = TransferOptions(recursive=True, verify=False, rate_limit=9, sessions=3, attempts=2)
-    more = {"accounts": accounts, "options": options, "name": "nightly ü", "callback": "https://x.example/done"}
+    more: dict[str, Any] = {
+        "accounts": accounts,
+        "options": options,
+        "name": "nightly ü",
+        "callback": "https://x.example/done",
+    }
     sources = (pattern, on("A", b"/data/y"))
     made = await queueing.submit(sources=sources, target=ELSEWHERE, credentials={Side.TARGET: TOKEN}, **more)
     assert (made.sources, made.target, made.accounts, made.options) == (sources, ELSEWHERE, accounts, options)

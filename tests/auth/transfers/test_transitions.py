@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ S, F, C = TransferState.SUCCEEDED, TransferState.FAILED, TransferState.CANCELLED
 NO, PAUSE, CANCEL = Wanted.NOTHING, Wanted.PAUSE, Wanted.CANCEL
 
 # (state, wish) before: state and wish after cancel, pause, resume, retry; "!" is refused, "=" stays as it is.
-EXPECTED = {
+EXPECTED: dict[tuple[TransferState, Wanted], list[Any]] = {
     (Q, NO): [(C, NO), (P, NO), (Q, NO), (Q, NO)],
     (A, NO): [(A, CANCEL), (A, PAUSE), "=", "="],
     (A, PAUSE): [(A, CANCEL), "=", (A, NO), (A, NO)],
