@@ -183,7 +183,7 @@ def fetch_authorities(settings: Copies) -> str:
         return ""
     try:
         with settings.https_ca.open("rb") as file:
-            text = file.read(MAX_AUTHORITIES_BYTES + 1).decode("ascii", "replace")
+            text = file.read(MAX_AUTHORITIES_BYTES + 1).decode("ascii", "ignore")
         if len(text) > MAX_AUTHORITIES_BYTES:
             raise ConfigError(f"{settings.https_ca}: larger than {MAX_AUTHORITIES_BYTES} bytes; name only your own")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)

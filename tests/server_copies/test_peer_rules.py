@@ -579,7 +579,7 @@ def test_authorities_are_read_or_the_file_is_named(tmp_path: Path) -> None:
     assert fetch_authorities(Copies()) == ""
     good = tmp_path / "good.pem"
     pem = trustme.CA().cert_pem.bytes().decode()
-    good.write_text(f"for our partners\n{pem}")
+    good.write_text(f"für unsere Partner\n{pem}", "utf-8")
     assert pem in fetch_authorities(Copies(https_ca=good))
     for name, content, text in (
         ("junk.pem", b"junk", "holds no PEM certificates"),
