@@ -225,6 +225,8 @@ class Copies:
             raise _Refused(502, "This server makes no such copies")
         if request.access < (Access.READ if order.form == "send" else Access.WRITE):
             raise _Refused(534, "Access denied")
+        if order.form != "fetch" and not 0 < order.port < 65536:
+            raise _Refused(501, "A port is a number from 1 to 65535")
         if order.encrypt and not request.key:
             raise _Refused(504, "ENCRYPT needs a session key, which this session was not given")
         if self.draining:
