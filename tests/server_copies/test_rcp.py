@@ -371,3 +371,30 @@ def test_under_asyncio(sites: TwoSites) -> None:
     url = sites.first.url(source / "gone")
     with pytest.raises(NotFound):
         asyncio.run(package.rcp_async(url, sites.second.url(target), source_login=here, target_login=there))
+
+
+def test_names_of_endpoints_bring_their_logins(sites: TwoSites, tmp_path: Path) -> None:
+    """Two names may be two logins at one server, too."""
+    source, target = sites.first.directory(), sites.first.directory()
+    sites.first.file(source / "x", CONTENT)
+    (tmp_path / "password").write_text(sites.first.password(sites.first.first))
+    (tmp_path / "wrong").write_text("not it")
+    lines = [
+        line
+        for name, password in (("right", "password"), ("also", "password"), ("wrong", "wrong"))
+        for line in (
+            f"[endpoints.{name}]",
+            f'url = "{sites.first.auth}/TEST"',
+            f'user = "{sites.first.first}"',
+            f'password_file = "{tmp_path / password}"',
+            f'ca = "{sites.first.ca}"',
+        )
+    ]
+    config = tmp_path / "config.toml"
+    config.write_text("\n".join(lines))
+    env = {"UFTP_CONFIG": str(config)}
+    done = uftp("rcp", f"right:{source}/x", f"also:{target}/", env=env)
+    assert (done.code, done.err) == (0, "")
+    assert tree(target) == {"x": CONTENT}
+    refused = uftp("rcp", f"right:{source}/x", f"wrong:{target}/y", env=env)
+    assert refused.code == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -230,7 +231,15 @@ class _Reader:
 
     def _expand(self, text: str, side: Side) -> str:
         # With a server named apart, a path with a colon in it is a path.
-        return self._settings_of(side).expand(text, or_path=self._server is not None)
+        or_path = self._server is not None
+        try:
+            return self._settings_of(side).expand(text, or_path=or_path)
+        except UsageError:
+            if side == "source":
+                raise
+            # Two names for one server are two people there; so the target side is on its own.
+            self._by_side[side] = replace(self._settings_of(side), _endpoints={}, _credentials={})
+            return self._by_side[side].expand(text, or_path=or_path)
 
     def _settings_of(self, side: Side) -> Settings:
         if side not in self._by_side:
