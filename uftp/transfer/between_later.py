@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -12,6 +13,7 @@ from uftp.client.session import FTPSession
 from uftp.errors import NotFound, Refused, UFTPError, UsageError
 from uftp.protocol.server_copies import MAX_ID, CopyError, CopyStatus
 from uftp.transfer.between_places import Copy, Place
+from uftp.transfer.between_sides import open_on_node
 from uftp.transfer.between_watch import Watcher
 from uftp.transfer.results import CopyState, CopySummary
 
@@ -121,12 +123,11 @@ async def watch_copy(at: Place, number: int, *, state: CopyState) -> CopySummary
         copy = Copy(id=number, host=control.host, port=control.port, at=at, source=at, target=at, way="receive")
         state.sessions += 1
 
-        async def again(copy: Copy) -> FTPSession:
-            from uftp.transfer.between_sides import open_on_node
+        async with at.access.connector(at.url, b"") as connector, AsyncExitStack() as opened:
 
-            return await open_on_node(connector, copy)
+            async def again(copy: Copy) -> FTPSession:
+                return await opened.enter_async_context(await open_on_node(connector, copy))
 
-        async with at.access.connector(at.url, b"") as connector:
             await Watcher(copy, again, state, keep=True, last=True, lasting=True).run(session)
     state.planned = True
     return state.summary()
