@@ -23,6 +23,7 @@ _ALWAYS: Final = (
 _FETCH: Final = (
     "httpx2",
     "uftp.client.http_errors",
+    "uftp.transfer.url_fetch",
     "uftp.client.share_link",
     "uftp.client.vetted_http",
     "uftp.transfer.share_download",

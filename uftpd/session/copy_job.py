@@ -54,6 +54,7 @@ _RATE_SAMPLES: Final = 10  # of `_TELL_SECONDS` each, that the rate is of
 _MESSAGE_BYTES: Final = 96 * 1024  # of failures in one message, which together must fit
 _RETRY_SECONDS: Final = 0.05
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_LINK: Final = re.compile(r"(https?://[^/\s]+)/\S*", re.IGNORECASE)  # may hold what opens a share
 _SECRET_LENGTH: Final = 6  # a shorter one is no secret, and may be part of any word
 _SHUT_DOWN: Final = "the server was shut down"
 
@@ -169,6 +170,8 @@ class CopyJob:
             limit_rate=self._rate(),
         )
         if order.form == "fetch":
+            from uftp.client.vetted_http import trust  # loaded before, and only for a fetch
+
             return await run_fetch(
                 order.remote.decode("ascii"),
                 local.path,
@@ -179,6 +182,7 @@ class CopyJob:
                 local_name=local.name,
                 resume=order.resume,
                 keep=lambda: self._keep,
+                tls=trust(self._settings.authorities),
             )
         copy = ServerCopy(
             send=order.form == "send",
@@ -301,7 +305,7 @@ class CopyJob:
             failed=facts.failed,
             seconds=round(seconds, 3),
             path=self._local.name.decode("utf-8", "surrogateescape"),
-            reason=text,
+            reason=_LINK.sub(r"\1/...", text) if self._order.form == "fetch" else text,
         )
         ending = CopyEnded(word=word, facts=facts, error=text)
         # A front that does not listen just now must learn of the end still; one that is gone cannot.
