@@ -62,9 +62,9 @@ async def _main(channel: socket.socket, policy: UserPolicy) -> None:
         await object_server.run(sockets[0], sockets[1], job.user, policy)
     elif job.kind == "copy":
         # Only here: the copy engine is half as large again as all that sessions need, and they share what we hold.
-        from uftpd.session import copy_job
+        from uftpd.session.copy_job import run as run_copy
 
-        await copy_job.run(sockets[0], job.user, policy)
+        await run_copy(sockets[0], job.user, policy)
     else:
         user_info.run(sockets[0], job.user, policy)
 
