@@ -150,7 +150,7 @@ class _VettedBackend(httpcore2.AsyncNetworkBackend):
             last = number == len(addresses)
             seconds = timeout if last else min(timeout or _ADDRESS_SECONDS, _ADDRESS_SECONDS)
             try:
-                return await self._inner.connect_tcp(address, port, seconds, local_address, socket_options)
+                return _Stream(await self._inner.connect_tcp(address, port, seconds, local_address, socket_options))
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if last:
                     raise
@@ -161,6 +161,37 @@ class _VettedBackend(httpcore2.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    """A connection that does not outlive a handshake which somebody has cancelled; the library's own does."""
+
+    def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 -- the library's own interface
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            self._inner.get_extra_info("socket").close()
+            raise
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 @contextlib.contextmanager
