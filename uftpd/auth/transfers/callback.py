@@ -31,7 +31,7 @@ FIRST_WAIT_SECONDS: Final = 10.0  # three times as long before each further try:
 AT_ONCE: Final = 8
 _SECONDS: Final = 15.0
 _HELD_SECONDS: Final = 60.0  # nobody else tries meanwhile
-_IDLE_SECONDS: Final = 2.0
+_IDLE_SECONDS: Final = 1.0
 _FOR_GOOD: Final = frozenset(range(400, 500)) - {408, 425, 429}
 
 
@@ -99,9 +99,11 @@ async def run_callbacks(
         client: opens a client that connects only where this site allows it now.
         clock: Unix seconds.
     """
-    places = trio.CapacityLimiter(AT_ONCE)
+    places = trio.Semaphore(AT_ONCE)
     async with trio.open_nursery() as nursery:
         while True:
+            # A receiver that is slow shall not keep others waiting, so long as there are few such.
+            await places.acquire()
             transfers = managed()
             try:
                 due = await transfers.due_callback(_HELD_SECONDS) if transfers is not None else None
@@ -111,10 +113,9 @@ async def run_callbacks(
                 logger.exception("no callback can be taken")
                 due = None
             if due is None or transfers is None:
+                places.release()
                 await trio.sleep(_IDLE_SECONDS)
                 continue
-            # A receiver that is slow shall not keep others waiting, so long as there are few such.
-            await places.acquire_on_behalf_of(due)
             nursery.start_soon(_tell_and_release, transfers, client, due, places, clock)
 
 
@@ -122,7 +123,7 @@ async def _tell_and_release(
     managed: ManagedTransfers,
     client: Callable[[], httpx2.AsyncClient],
     due: tuple[Transfer, int],
-    places: trio.CapacityLimiter,
+    places: trio.Semaphore,
     clock: Callable[[], float],
 ) -> None:
     try:
@@ -131,7 +132,7 @@ async def _tell_and_release(
     except Exception:
         logger.exception("callback failed", extra={"facts": {"id": due[0].id}})
     finally:
-        places.release_on_behalf_of(due)
+        places.release()
 
 
 async def _tell_and_note(
