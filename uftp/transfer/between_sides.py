@@ -15,10 +15,10 @@ import trio
 from uftp.client.auth import SessionGrant
 from uftp.client.connect import Connector
 from uftp.client.session import FTPSession
-from uftp.errors import NotFound
+from uftp.errors import NetworkError
 from uftp.transfer.between_places import Copy, Place
 
-_NODES_TRIED: Final = 16
+_NODES_TRIED: Final = 8
 
 
 class Wired:
@@ -88,7 +88,7 @@ async def open_on_node(connector: Connector, copy: Copy) -> FTPSession:
     """A session on the node that runs a copy, which may be one of several behind the same name.
 
     Raises:
-        NotFound: the auth server names other ones again and again.
+        NetworkError: the auth server names other ones again and again; the node may be down.
         UFTPError: no session.
     """
     for _ in range(_NODES_TRIED):
@@ -96,7 +96,7 @@ async def open_on_node(connector: Connector, copy: Copy) -> FTPSession:
         if copy.runs_on(session):
             return session
         await session.aclose()
-    raise NotFound(f"{copy.server}: the auth server no longer names this data node, which runs copy {copy.id}")
+    raise NetworkError(f"{copy.server}: the auth server does not name this data node now, which runs copy {copy.id}")
 
 
 async def addresses_of(session: FTPSession, further: Sequence[str] = ()) -> str:
