@@ -97,7 +97,9 @@ def read_source(text: str, access: AccessOf) -> Place | WebPlace:
     except UsageError:
         if "/rest/auth" in text or not _HTTPS.fullmatch(text):
             raise
-        return WebPlace(text)
+    if "@" in text.split("/", 3)[2]:
+        raise UsageError("the URL has a user name in it: it would be sent to the server that fetches; leave it out")
+    return WebPlace(text)
 
 
 def read_place(text: str, access: AccessOf) -> Place:

@@ -73,7 +73,9 @@ class Wired:
         Raises:
             UFTPError: see `Connector.authenticate`.
         """
-        access = replace(self._access, client=client)
+        # Users of older clients name the other server's address, too, where they name their own (-X).
+        named = self._access.client
+        access = replace(self._access, client=f"{client},{named}" if named else client)
         async with access.connector(self.place.url, self._directory, writes=self._writes) as connector:
             return await connector.authenticate(persistent=persistent)
 
