@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 from data_node import Node, Person, made_accounts, running_node
-from raw_ftp import RawFtp
+from raw_ftp import RawFtp, eventually
 from running_auth import DEMO, Running, StartAuth
 
 pytestmark = pytest.mark.slow
@@ -99,6 +99,40 @@ async def test_sessions_spread_and_work_on_each_node(start_auth: StartAuth, clus
             assert log["request"], "the id of the request is in the node's log"
         assert (await auth.post("CLUSTER-4")).status_code == 404
         assert (await auth.post("CLUSTER-0")).status_code == 404
+
+
+@pytest.fixture
+def pair(person: Person) -> Iterator[Cluster]:
+    """Two nodes that run as they do at a site: as root, where the tests do."""
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(running_node(person, as_root=os.geteuid() == 0)) for _ in range(2)]
+        yield Cluster(person, nodes, stack)
+
+
+async def test_nodes_copy_with_each_other_since_the_auth_server_names_them(
+    start_auth: StartAuth, pair: Cluster
+) -> None:
+    """Nothing is configured on the nodes: without the auth server's word they would connect to nobody."""
+    first, second = pair.nodes
+    source, target = first.directory(), second.directory()
+    first.file(source / "file", b"content")
+    async with start_auth(**pair.settings()) as auth:
+        asked = await auth.post("CLUSTER-1", {"serverPath": f"{source}/"})
+        other = (await auth.post("CLUSTER-2", {"serverPath": f"{target}/"})).json()
+
+        def copy(reply: dict[str, Any]) -> None:
+            with RawFtp((reply["serverHost"], reply["serverPort"])) as ftp:
+                ftp.log_in(reply["secret"])
+                for stranger in (second.command[1], 21):
+                    ftp.ok(f"SEND-FILE 'file' 'new' '127.0.0.1:{stranger}' 'secret'", 534)
+                where = f"{other['serverHost']}:{other['serverPort']}"
+                started = ftp.ok(f"SEND-FILE 'file' 'new' '{where}' '{other['secret']}'", 299)
+                status = b"RCP-STATUS " + started.strip().rpartition(b"=")[2]
+                eventually(lambda: not ftp.ok(status, 299).startswith(b"299 RUNNING"), what="the end of the copy")
+                assert ftp.ok(status, 299).startswith(b"299 FINISHED ")
+
+        await trio.to_thread.run_sync(copy, asked.json())
+    assert (target / "new").read_bytes() == b"content"
 
 
 async def test_a_killed_node_is_passed_over(start_auth: StartAuth, cluster: Cluster) -> None:

@@ -149,3 +149,53 @@ def test_files_that_go_over_plain_http(files: Path, listen: str, warned: bool) -
     assert [("without TLS anybody" in line) for line in warnings] == [True] * warned
     config.write_text(config.read_text() + 'url = "https://files.example.org"\n')
     assert not check_file(config).warnings, "a proxy encrypts"
+
+
+# -- copies between servers -----------------------------------------------------------------------------------------
+
+PLAIN = "[command_port]\nplain = true\n[copies]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('allow = ["0x7f.1"]', "copies: allow: '0x7f.1' is no host name or address"),
+        ('allow = ["a.example.org."]', "copies: allow: 'a.example.org.' is no host name or address"),
+        ('allow = ["a.example.org", "10.0.0.1/8"]', "copies: allow: '10.0.0.1/8' is an address in a network; "),
+        ('allow = ["a.example.org:0"]', "copies: allow: 'a.example.org:0': a port is a number from 1 to 65535"),
+        ('allow = ["[fe80::1%eth0]"]', "copies: allow: 'fe80::1%eth0': an address with a zone"),
+        ('allow = ["::ffff:10.0.0.0/104"]', "copies: allow: '::ffff:10.0.0.0/104': write it as IPv4"),
+        ('deny = ["a.example.org"]', "copies: deny: 'a.example.org' is no address or network"),
+        ('https = "all"', "copies.https: 'all' is not allowed, allowed are 'public', 'listed', 'none'"),
+        ('https_ports = ["x"]', "copies.https_ports[0]: 'x' is not LOW:HIGH"),
+        ('alow = ["a.example.org"]', "copies.alow: unknown setting; allowed here: allow, announced, deny, "),
+    ],
+)
+def test_lists_of_other_servers(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "data.toml"
+    path.write_text(PLAIN + line)
+    checked = check_file(path)
+    assert len(checked.problems) == 1
+    assert checked.problems[0].startswith(f"{path}: {problem}")
+
+
+def test_authorities_for_urls_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "data.toml"
+    path.write_text(PLAIN + 'https_ca = "ca.pem"')
+    assert check_file(path).problems == [f"{tmp_path}/ca.pem: cannot be read: No such file or directory"]
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    assert check_file(path).problems == []
+
+
+def test_networks_that_hold_this_machine_are_doubted(tmp_path: Path) -> None:
+    path = tmp_path / "data.toml"
+    path.write_text(PLAIN + 'allow = ["10.0.0.0/8", "127.0.0.0/8", "127.0.0.1", "a.example.org", "0.0.0.0/0", "::/0"]')
+    checked = check_file(path)
+    assert checked.problems == []
+    assert checked.warnings == [
+        (
+            f"{path}: copies.allow: '0.0.0.0/0' holds 127.0.0.0/8 and 169.254.0.0/16: "
+            "users then reach services that listen there"
+        ),
+        f"{path}: copies.allow: '::/0' holds ::1/128 and fe80::/10: users then reach services that listen there",
+    ]

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from running_standalone import (
@@ -37,6 +38,9 @@ from running_standalone import (
 )
 
 from uftp.protocol.command_port import PingRequest, encode_request
+from uftpd.config.data import DataConfig
+from uftpd.config.toml import load
+from uftpd.peers import fetch_authorities
 
 pytestmark = pytest.mark.slow
 
@@ -138,7 +142,7 @@ def _children(pid: int) -> list[str]:
 def test_several_nodes_and_a_port_range(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         low = min(probe.getsockname()[1], 65000)
-    options = ["--node", "A", "--node", "B", "--port-range", f"{low}:{low + 50}"]
+    options = ["--node", "A", "--node", "B", "--port-range", f"{low}:{low + 50}", "--allow-peer", "192.0.2.7:21"]
     with standalone(tmp_path / "state", *options) as server:
         assert set(server.ready["nodes"]) == set(server.ready["command"]) == {"A", "B"}
         addresses = [*server.ready["nodes"].values(), *server.ready["command"].values()]
@@ -149,6 +153,12 @@ def test_several_nodes_and_a_port_range(tmp_path: Path) -> None:
                 host, port = ftp.makepasv()
                 assert host == "127.0.0.1"
                 assert low <= port <= low + 50
+            config = tmp_path / f"state/nodes/{name}/data.toml"
+            copies = load(config, DataConfig).copies
+            others = [*server.ready["nodes"].values(), urlsplit(server.auth).netloc, "192.0.2.7:21"]
+            assert set(copies.allow) >= set(others), "nodes copy with each other, and fetch what is shared here"
+            assert not [entry for entry in copies.allow if ":" not in entry], "each at its port only"
+            assert fetch_authorities(copies) == Path(server.ca).read_text()
 
 
 def test_everything_is_kept_and_private(tmp_path: Path) -> None:
@@ -376,6 +386,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         (["--user", "joe"], "--user: expected NAME:PASSWORD"),
         (["--user", "joe:a", "--user", "joe:b"], "--user: names must differ"),
         (["--node", "A-B"], "--node: 'A-B' cannot be a name"),
+        (["--allow-peer", "127.1:21"], "--allow-peer: '127.1' is no host name or address"),
         (["--port-range", "9:5"], "--port-range: '9:5' is not LOW:HIGH"),
         (["--auth-port", "70000"], "--auth-port"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
