@@ -88,17 +88,22 @@ def status_error(
             return Refused(f"{url}: the auth server answers {status}: {said}{quote}", code=status)
 
 
-def network_error(error: Exception, url: str) -> UFTPError:
-    """The error for a call that got no reply, from what the HTTP library raised."""
+def network_error(error: Exception, url: str, *, server: str = "auth server", advice: bool = True) -> UFTPError:
+    """The error for a call that got no reply, from what the HTTP library raised.
+
+    Args:
+        error: that.
+        url: for messages.
+        server: what they call the other end.
+        advice: whether to name the options of the command line that help.
+    """
     import httpx2
 
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return NetworkError(
-                f"{url}: the server's certificate is not trusted: {cause.verify_message}; "
-                "name the CA with --ca FILE, or take the risk with --insecure"
-            )
+            help_is = "; name the CA with --ca FILE, or take the risk with --insecure" if advice else ""
+            return NetworkError(f"{url}: the server's certificate is not trusted: {cause.verify_message}{help_is}")
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
             return NetworkError(f"{url}: TLS fails: {cause.reason or cause}; is this an https port?")
@@ -107,15 +112,15 @@ def network_error(error: Exception, url: str) -> UFTPError:
         if isinstance(cause, ConnectionRefusedError):
             return NetworkError(f"{url}: connection refused; is the port right and the server running?")
     if isinstance(error, httpx2.TimeoutException):
-        return TimedOut(f"{url}: the auth server does not answer; try again, or check host and port")
+        return TimedOut(f"{url}: the {server} does not answer; try again, or check host and port")
     if isinstance(error, httpx2.UnsupportedProtocol):
         return UsageError(f"{url}: not an https URL")
     if isinstance(error, httpx2.RemoteProtocolError) and "disconnected" in str(error):
         # A kept connection whose server has gone, or one that goes while it answers.
-        return NetworkError(f"{url}: the auth server closed the connection without an answer; try again")
+        return NetworkError(f"{url}: the {server} closed the connection without an answer; try again")
     if isinstance(error, httpx2.RemoteProtocolError):
         return PeerBrokeProtocol(f"{url}: no HTTP server there: {error}")
-    return NetworkError(f"{url}: the connection to the auth server failed: {error or type(error).__name__}")
+    return NetworkError(f"{url}: the connection to the {server} failed: {error or type(error).__name__}")
 
 
 def _causes(error: BaseException) -> list[BaseException]:

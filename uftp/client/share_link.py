@@ -30,7 +30,7 @@ _LINK = re.compile(
     r"(https?://[^/@\s]+)((?:/[^?#\s]*?)?/rest/access)/([^/:?#]+)/([\w-]{1,64})(/[^?#]*)?(?:[?#].*)?", re.ASCII
 )
 _MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
-_MAX_REDIRECTS: Final = 3
+_MAX_REDIRECTS: Final = 5
 _PASSWORD_HEADER: Final = "X-Share-Password"  # noqa: S105 - the name of a header
 
 
@@ -144,13 +144,22 @@ class ShareClient:
         credential: who one is; None for nobody in particular.
         options: TLS and addresses.
         password: of the share; empty for none.
+        http: what the requests are made with, if not by a client that `options` are for; closed at the end.
     """
 
-    def __init__(self, credential: Credential | None, options: HttpOptions, password: str = "") -> None:
+    def __init__(
+        self,
+        credential: Credential | None,
+        options: HttpOptions,
+        password: str = "",
+        *,
+        http: httpx2.AsyncClient | None = None,
+    ) -> None:
         self._credential = credential
         self._options = options
         self._password = password
-        self._http: httpx2.AsyncClient | None = None
+        self._http = http
+        self._advice = http is None
 
     async def __aenter__(self) -> ShareClient:  # noqa: PYI034 - never subclassed
         return self
@@ -182,7 +191,7 @@ class ShareClient:
                 pairs = [(name.encode(), value) for name, value in sent.items()]
                 async with self._http.stream("GET", url, headers=pairs) as response:
                     where = response.headers.get("Location", "")
-                    if response.status_code in (302, 303, 307, 308) and where:
+                    if response.status_code in (301, 302, 303, 307, 308) and where:
                         url = urllib.parse.urljoin(url, where)
                         if urllib.parse.urlsplit(url)[:2] != origin:
                             for name in ("Authorization", _PASSWORD_HEADER):
@@ -193,10 +202,11 @@ class ShareClient:
                     yield response
                     return
             except httpx2.HTTPError as error:
-                raise network_error(error, url) from error
+                shown = printable(url.partition("?")[0])
+                raise network_error(error, shown, server="server", advice=self._advice) from error
             except (httpx2.InvalidURL, UnicodeError) as error:
-                raise UsageError(f"{printable(url)}: not a valid URL: {error}") from error
-        raise NetworkError(f"{url}: the server redirects again and again")
+                raise UsageError(f"{printable(url.partition('?')[0])}: not a valid URL: {error}") from error
+        raise NetworkError(f"{printable(url.partition('?')[0])}: the server redirects again and again")
 
     async def _secrets(self) -> dict[str, bytes]:
         found = {}
@@ -227,7 +237,7 @@ class ShareClient:
             elif kind == "text/html" and not attached:
                 yield _page_facts(link, (await _body(response, link)).decode("utf-8", "replace")), None
             else:
-                name = _name_in(response) or (link.parts[-1] if link.parts else b"share")
+                name = name_in(response) or (link.parts[-1] if link.parts else b"share")
                 size = _length(response)
                 yield Facts(entry=Entry(link=link, name=name, directory=False, size=size), ours=False), response
 
@@ -316,8 +326,8 @@ def _page_facts(link: ShareLink, page: str) -> Facts:
     return Facts(entry=Entry(link=link, name=name, directory=True), entries=tuple(entries.values()), ours=False)
 
 
-def _name_in(response: httpx2.Response) -> bytes | None:
-    """The file name of Content-Disposition (RFC 6266), made harmless."""
+def name_in(response: httpx2.Response) -> bytes | None:
+    """The file name of Content-Disposition (RFC 6266), made harmless; None without one."""
     header = response.headers.get("Content-Disposition", "")
     exact = re.search(r"filename\*\s*=\s*utf-8''([^;\s]+)", header, re.IGNORECASE)
     plain = re.search(r'filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))', header, re.IGNORECASE)
