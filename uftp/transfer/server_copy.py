@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import ssl
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -379,20 +380,36 @@ async def run_fetch(
     local_name: bytes | None = None,
     resume: bool = False,
     keep: Callable[[], bool] = lambda: True,
+    tls: ssl.SSLContext | None = None,
 ) -> CopySummary:
     """Fetch an https URL, or what the link of a share leads to.
 
     Args:
         url: where from.
-        local, exact, local_name, resume: as of `ServerCopy`.
+        local, exact, local_name, resume: as of `ServerCopy`. Of a confined session `/proc/self/fd/N/NAME`.
         options: how; a directory (of a share) needs `recursive`.
         state, keep: as for `run_server_copy`.
         connect: which addresses may be connected to.
+        tls: whom to trust; None for the system's authorities.
 
     Returns:
-        What became of each file; failed ones do not raise.
+        What became of each file; failed ones of a tree do not raise.
 
     Raises:
         UFTPError: nothing could be fetched.
     """
-    raise NotImplementedError
+    from uftp.transfer.url_fetch import Fetch, fetch
+
+    wanted = Fetch(
+        url=url,
+        local=_absolute(local),
+        exact=exact,
+        local_name=local_name,
+        options=options,
+        resume=resume,
+        keep=keep,
+    )
+    with _Naming(local, local_name).of(state):
+        await fetch(wanted, state, connect, tls)
+    state.completed = True
+    return state.summary()
