@@ -303,6 +303,20 @@ async def test_a_copy_asks_where_it_may_connect() -> None:
         front.exited(session)
 
 
+async def test_copies_share_their_users_rate() -> None:
+    async with running_front() as (front, nursery):
+        session = await front.session(nursery)
+        first, _ = await front.copy(session)
+        assert await first.heard() == Rate(rate=1000)
+        second, _ = await front.copy(session)
+        assert await first.heard() == Rate(rate=500)
+        assert await second.heard() == Rate(rate=500)
+        front.exited(second)
+        assert await first.heard() == Rate(rate=1000)
+        front.exited(first)
+        front.exited(session)
+
+
 async def test_a_user_has_so_many_slots_for_copies() -> None:
     async with running_front() as (front, nursery):
         session = await front.session(nursery)

@@ -25,6 +25,7 @@ from uftpd.data.ledger import Ledger, LoginError
 from uftpd.events import EventLog
 from uftpd.peers import PeerRefused, PeerRules
 from uftpd.session.copy_messages import (
+    MAX_TEXT,
     AbortCopy,
     Addresses,
     AskCopy,
@@ -119,7 +120,7 @@ class Copies:
             case CopyFailures(failures=failures) if book is not None:
                 self._books.fail(book, failures)
             case CopyEnded(word=word, facts=facts, error=error) if book is not None:
-                self._books.end(book, word, facts, error)
+                self._books.end(book, word, facts, error[:MAX_TEXT])
             case WantAddresses() if book is not None:
                 self._start_task(child, message)
             case _:
