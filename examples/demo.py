@@ -1,5 +1,5 @@
 """The main job, shown with real commands and their real output: servers, upload, parallel download, verification, a
-tree and its sync, a link for others.
+tree and its sync, copies from one server to another, a link for others.
 
 Everything happens on this machine, over loopback, in a temporary directory that is removed at the end.
 """
@@ -71,13 +71,14 @@ def fetch(link: str, ca: str) -> str:
 
 
 def start(work: Path, account: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
-    """Start auth server and data node; returns when they serve."""
+    """Start an auth server and two data nodes; returns when they serve."""
     password = work / "password"
     password.touch(mode=0o600)
     password.write_text(secrets.token_urlsafe(16) + "\n")
     command = [BIN / "uftpd", "standalone", "--ready-json", "--state", work / "state", "--user", f"demo:@{password}"]
     command += ["--auth-port", "0", "--ftp-port", "0", "--command-port", "0", "--map", f"demo:{account}"]
-    print("$ uftpd standalone --ready-json --user demo:@password ...", flush=True)
+    command += ["--node", "TEST", "--node", "ARCHIVE"]
+    print("$ uftpd standalone --ready-json --user demo:@password --node TEST --node ARCHIVE ...", flush=True)
     servers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert servers.stdout is not None
     line = servers.stdout.readline()
@@ -139,6 +140,8 @@ def show(work: Path, ready: dict[str, object], data: Path) -> None:
     if names.count("part-") != 5 or "part-00" in names:
         raise SystemExit("the trees differ")
 
+    show_server_copies(f"{ready['auth']}", data, ca, shown, digests["sent"])
+
     title("Share the large file: whoever has the link fetches it over HTTP, with nothing of ours installed")
     link = uftp("share", *ca, "-L", "1h", f"{base}/sample.dat", shown=shown).strip()
     fetched = fetch(link, str(ready["ca"]))
@@ -164,6 +167,26 @@ def show(work: Path, ready: dict[str, object], data: Path) -> None:
         print(ftp.quit())
 
 
+def show_server_copies(auth: str, data: Path, ca: tuple[str, str], shown: dict[str, str], digest: str) -> None:
+    """Copies from one data node to the other, awaited and not."""
+    source, archive = f"{auth}/TEST:{data}", f"{auth}/ARCHIVE:{data}/archive"
+    title("Copy it to another server: the bytes go straight from one node to the other, and are verified on arrival")
+    uftp("mkdir", *ca, archive, shown=shown)
+    uftp("rcp", *ca, "-v", f"{source}/sample.dat", f"{archive}/", shown=shown)
+    there = uftp("checksum", *ca, "-a", "SHA-256", f"{archive}/sample.dat", shown=shown).split()[0]
+    if there != digest:
+        raise SystemExit("the files differ")
+    print("the same as was sent")
+
+    title("Leave a copy to the auth server: it is queued, run, and tried again while you are away")
+    transfer = uftp("transfer", "submit", *ca, "-r", f"{source}/tree", f"{archive}/", shown=shown).split()[-1]
+    uftp("transfer", "wait", *ca, transfer, shown=shown)
+    uftp("transfer", "show", *ca, transfer, shown=shown)
+    names = uftp("find", *ca, f"{archive}/tree", shown=shown)
+    if names.count("part-") != 5 or "empty" not in names:
+        raise SystemExit("the tree is not whole")
+
+
 def uftp_json(*arguments: str) -> str:
     """Run a uftp command that prints a secret: its output is not shown."""
     command = [BIN / "uftp", *arguments, "--json"]
@@ -183,7 +206,7 @@ def main() -> None:
         work.chmod(0o711)
         data.mkdir(mode=0o700)
         os.chown(data, account.pw_uid, account.pw_gid)
-        title("Start an auth server and a data node, with nothing to set up")
+        title("Start an auth server and two data nodes, with nothing to set up")
         servers, ready = start(work, account.pw_name)
         show(work, ready, data)
         title("Stop: one Ctrl-C ends the whole tree")
