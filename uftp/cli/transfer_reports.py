@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,6 +25,7 @@ _INTERVAL: Final = 0.2  # seconds
 _PATIENCE: Final = 0.5  # what is done by then needs no bar
 _NAME_WIDTH: Final = 60
 _ERRORS_SHOWN: Final = 20
+_ELSEWHERE: Final = re.compile("https://[^:]+(:[0-9]+)?[^:]*/rest/auth/", re.IGNORECASE)
 
 
 def record(transfer: Transfer, reference: str) -> dict[str, object]:
@@ -78,6 +80,10 @@ def _progress(transfer: Transfer) -> list[str]:
     return parts
 
 
+def _why(transfer: Transfer) -> str:
+    return f": {printable(transfer.reason)}" if transfer.reason else ""
+
+
 def _files(transfer: Transfer) -> str:
     done = transfer.files
     return f"{done}/{transfer.files_found} files" if transfer.files_found > done else _count(done, "file", "files")
@@ -113,9 +119,15 @@ def print_table(transfers: Sequence[Transfer]) -> None:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
+    reasons = [
+        "",
+        *(one_line(f"  {transfer.state}{_why(transfer)}") if transfer.reason else "" for transfer in transfers),
+    ]
+    for row, reason in zip(rows, reasons, strict=True):
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
         click.echo("  ".join([*cells, row[-1]]))
+        if reason:
+            click.echo(reason)
 
 
 def _moment(seconds: float) -> str:
@@ -177,12 +189,20 @@ def _failure(error: TransferError) -> str:
 def _advice(transfer: Transfer, reference: str) -> str:
     match transfer.state:
         case "paused":
-            return f"uftp transfer resume {reference}"
+            # Without a reason its owner has paused it.
+            login = "--login " if transfer.reason and _is_elsewhere(transfer) else ""
+            return f"uftp transfer resume {login}{reference}"
         case "failed" | "cancelled":
-            return f"uftp transfer retry {reference}"
+            # What was left to log in with elsewhere is gone.
+            return f"uftp transfer retry {'--login ' if _is_elsewhere(transfer) else ''}{reference}"
         case "queued" | "active":
             return f"uftp transfer wait {reference}"
     return ""
+
+
+def _is_elsewhere(transfer: Transfer) -> bool:
+    """Whether one side is at an auth server that is not the one that looks after the transfer."""
+    return any(_ELSEWHERE.match(place) for place in (*transfer.sources, transfer.target))
 
 
 # -- the end --------------------------------------------------------------------------------------------------------
@@ -206,22 +226,20 @@ def describe_end(transfer: Transfer) -> str:
 
 def failure_of(transfer: Transfer, reference: str) -> UFTPError | None:
     """The error that waiting for one ends with; None if all is well."""
-    reason = f": {printable(transfer.reason)}" if transfer.reason else ""
+    advice = _advice(transfer, reference)
     match transfer.state:
         case "succeeded":
             return None
         case "paused":
-            return UFTPError(f"{reference} is paused{reason}; to go on: uftp transfer resume {reference}")
+            return UFTPError(f"{reference} is paused{_why(transfer)}; to go on: {advice}")
         case "cancelled":
-            return UFTPError(f"{reference} was cancelled{reason}")
+            return UFTPError(f"{reference} was cancelled{_why(transfer)}")
         case _ if transfer.files and transfer.files_failed:
-            return SomeFailed(
-                f"{reference} has failed{reason or f': {transfer.files_failed} files could not be copied'}; "
-                f"to try them again: uftp transfer retry {reference}"
-            )
+            why = _why(transfer) or f": {_count(transfer.files_failed, 'file', 'files')} could not be copied"
+            return SomeFailed(f"{reference} has failed{why}; to try again: {advice}")
         case _:
             return TransferFailed(
-                f"{reference} has {printable(transfer.state)}{reason}; to try again: uftp transfer retry {reference}"
+                f"{reference} has {printable(transfer.state)}{_why(transfer)}; to try again: {advice}"
             )
 
 
@@ -243,9 +261,11 @@ class Watching:
         """One is not as it was."""
         before = self._latest.get(reference)
         self._latest[reference] = transfer
-        if before is not None and before.state != transfer.state and self._settings.verbose:
-            reason = f": {printable(transfer.reason)}" if transfer.reason else ""
-            self.note(f"{reference} is {printable(transfer.state)}{reason}")
+        is_new = before is None or (before.state, before.reason) != (transfer.state, transfer.reason)
+        # What keeps it from going on is worth a line each time; all else for those who want to know.
+        waits = transfer.state == "queued" and bool(transfer.reason)
+        if is_new and not transfer.is_final and (waits or (before is not None and self._settings.verbose)):
+            self.note(f"{reference} is {printable(transfer.state)}{_why(transfer)}")
 
     def note(self, text: str) -> None:
         """Say something on standard error, unless nothing is to be said."""

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -24,6 +24,9 @@ from uftp.client.managed import checked_id
 from uftp.client.url import RemoteUrl, is_url, parse_url
 from uftp.errors import AuthenticationFailed, NotFound, Refused, UsageError
 
+if TYPE_CHECKING:
+    from uftp.client.auth import AuthServer
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 SERVER_VARIABLE: Final = "UFTP_TRANSFER_URL"
@@ -31,6 +34,9 @@ SERVER_VARIABLE: Final = "UFTP_TRANSFER_URL"
 _REFERENCE = re.compile(r"(?P<site>https?://.+)/rest/transfers/(?P<id>[^/:]*)/?", re.IGNORECASE)
 _HTTPS = re.compile(r"https://[^/]+(/.*)?", re.IGNORECASE | re.DOTALL)
 _LINK = re.compile(r"https://[^/]+(/[^:]*)?/rest/access/[^/:]+/[\w-]+([/:].*)?", re.IGNORECASE | re.DOTALL)
+# A transfer may wait for days; None is what the server thinks best, which may be minutes.
+_LIFETIMES: Final = (7 * 86400, 86400, 3600, None)
+_BAD_REQUEST: Final = 400
 _SIGNED: Final = ("SSHKEY",)  # logins by a token made for one request
 
 
@@ -40,7 +46,7 @@ class Logins:
 
     Attributes:
         source, target: of each.
-        lifetime: seconds that tokens got for the transfer are good for; None for what their server thinks best.
+        lifetime: how long tokens got for the transfer are to be good, as typed; None for a week or what there is.
         store_password: whether a password may be left with the server that looks after the transfer.
     """
 
@@ -58,8 +64,8 @@ _OPTIONS = [
     *click_options("source"),
     *click_options("target"),
     click.option(
-        "--login-lifetime", metavar="TIME", help="How long tokens got for the transfer are good: 12h, 7d. "
-        "Those that can be renewed are, until then."
+        "--login-lifetime", metavar="TIME", help="How long tokens got for the transfer are good, unless they are "
+        "renewed: 12h, 7d; up to a week if not given."
     ),
     click.option(
         "--store-password", is_flag=True, help="Where there are no tokens, leave the password with the server."
@@ -274,11 +280,11 @@ async def credential_for(
     from uftp.cli.lifetimes import parse_lifetime
     from uftp.client.auth import AuthServer
 
-    lifetime = parse_lifetime(logins.lifetime) if logins.lifetime is not None else None
+    lifetimes = _LIFETIMES if logins.lifetime is None else (parse_lifetime(logins.lifetime),)
     access = logins.of(side).over(settings).access(url)
     async with AuthServer(access.credential, access.http) as auth:
         try:
-            token = await auth.issue_token(url.info_url, lifetime=lifetime, renewable=True, limited=True)
+            token = await _longest_token(auth, url, lifetimes)
         except (AuthenticationFailed, NotFound, Refused) as error:
             # It may let one in all the same: an older server, or one that cannot sign, or a token that gives no other.
             try:
@@ -288,6 +294,17 @@ async def credential_for(
             header = await access.credential.authorization()
             return await _shown_itself(header, access.credential.method, manager, url, logins, error)
     return {"token": token}
+
+
+async def _longest_token(auth: AuthServer, url: RemoteUrl, lifetimes: Sequence[int | None]) -> str:
+    """A token with the first of the lifetimes that its server grants."""
+    for lifetime in lifetimes[:-1]:
+        try:
+            return await auth.issue_token(url.info_url, lifetime=lifetime, renewable=True, limited=True)
+        except Refused as error:
+            if error.code != _BAD_REQUEST:
+                raise
+    return await auth.issue_token(url.info_url, lifetime=lifetimes[-1], renewable=True, limited=True)
 
 
 async def _shown_itself(

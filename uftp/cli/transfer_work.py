@@ -14,12 +14,13 @@ from uftp.cli.settings import Settings
 from uftp.cli.side_options import Side
 from uftp.cli.transfer_sides import Logins, Manager, Place, credential_for, find_transfer, read_place
 from uftp.client.url import is_url
-from uftp.errors import SomeFailed, UFTPError, UsageError
+from uftp.errors import Refused, SomeFailed, UFTPError, UsageError
 
 if TYPE_CHECKING:
     from uftp.client.managed import ManagedTransfers, Transfer, TransferError
 
 ERRORS_AT_ONCE = 20
+_BAD_REQUEST = 400
 
 
 class Servers:
@@ -138,7 +139,12 @@ def act(
         credentials = None
         if login and logins is not None:
             credentials = await _new_logins(settings, manager, await transfers.get(transfer_id), logins)
-        transfer = await transfers.act(transfer_id, action, credentials)
+        try:
+            transfer = await transfers.act(transfer_id, action, credentials)
+        except Refused as error:
+            if error.code == _BAD_REQUEST and "credentials" in str(error) and not login:
+                raise Refused(f"{error}; log in there anew with --login", code=error.code) from error
+            raise
         reference = manager.reference(transfer_id)
         if settings.json:
             print_record(transfer, reference)
