@@ -188,7 +188,7 @@ class _Reader:
         server: str | None,
         password: str | None,
     ) -> None:
-        self._settings = settings
+        self._settings = settings.with_servers_named()
         self._sides = sides
         self._data = data
         if (server is None) != (password is None):

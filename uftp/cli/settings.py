@@ -10,8 +10,8 @@ import functools
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -51,6 +51,7 @@ class Settings:
     debug: bool
     _endpoints: dict[str, tuple[str, Endpoint]] = field(default_factory=dict, repr=False)
     _credentials: dict[str, Credential] = field(default_factory=dict, repr=False)
+    _says_where: bool = False  # of a command with two servers: whoever is asked must know by which
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -123,8 +124,6 @@ class Settings:
         return self._credentials[url.service]
 
     def _choose(self, url: RemoteUrl) -> Credential:
-        from dataclasses import replace
-
         from uftp.client.choosing import PASSWORD_VARIABLE, USER_VARIABLE, Wishes, choose_credential
         from uftp.client.credentials import Anonymous
 
@@ -151,9 +150,19 @@ class Settings:
             wishes,
             configured=configured,
             server=url.info_url.removesuffix("/rest/auth") if url.kind != "ftp" else None,
-            ask=ask_secret if self.ask_password or sys.stdin.isatty() else None,
+            ask=self._asking(url) if self.ask_password or sys.stdin.isatty() else None,
             note=self._note,
         )
+
+    def with_servers_named(self) -> Settings:
+        """The same, with the server named where somebody is asked for a secret."""
+        return replace(self, _says_where=True)
+
+    def _asking(self, url: RemoteUrl) -> Callable[[str], Awaitable[str]]:
+        if not self._says_where:
+            return ask_secret
+        where = url.service.partition("/rest/")[0]
+        return lambda prompt: ask_secret(f"{where}: {prompt}")
 
     def _note(self, text: str) -> None:
         if self.verbose or self.debug:

@@ -42,7 +42,7 @@ class SideOptions:
         Nothing of the common login is left once a side has one of its own: no password goes to a server that it was
         not meant for.
         """
-        values: dict[str, Any] = {"_credentials": {}, "ca": self.ca or settings.ca}
+        values: dict[str, Any] = {"_credentials": {}, "_says_where": True, "ca": self.ca or settings.ca}
         if any(getattr(self, name) for name in _METHODS):
             values |= {name: getattr(self, name) for name in _METHODS}
         return replace(settings, **values)

@@ -22,7 +22,7 @@ from uftp.transfer.results import CopyState, FileResult
 from uftp.transfer.retrying import wait_before
 
 _FIRST_SECONDS: Final = 0.1  # between two questions; small copies are over soon
-_LONGEST_SECONDS: Final = 2.0
+_LONGEST_SECONDS: Final = 1.0
 _REPLY_SECONDS: Final = 15.0  # for one answer; not cut short, or the session would be lost with it
 _OUTAGE_TRIES: Final = 20  # about two minutes
 _STOP_SECONDS: Final = 60.0  # for ending a copy, logins included
