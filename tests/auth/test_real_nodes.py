@@ -128,7 +128,7 @@ async def test_nodes_copy_with_each_other_since_the_auth_server_names_them(
                 where = f"{other['serverHost']}:{other['serverPort']}"
                 started = ftp.ok(f"SEND-FILE 'file' 'new' '{where}' '{other['secret']}'", 299)
                 status = b"RCP-STATUS " + started.strip().rpartition(b"=")[2]
-                eventually(lambda: not ftp.ok(status, 299).startswith(b"299 RUNNING"), what="the end of the copy")
+                eventually(lambda: not ftp.ok(status, 299).startswith(b"299 RUNNING"), 60.0, what="the end")
                 assert ftp.ok(status, 299).startswith(b"299 FINISHED ")
 
         await trio.to_thread.run_sync(copy, asked.json())

@@ -7,13 +7,17 @@ anybody accepts it, before the reply to the command comes; so that none waits th
 from __future__ import annotations
 
 import contextlib
+import http.server
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 from data_node import Node, StartNode
-from raw_ftp import TIMEOUT, eventually
+from raw_ftp import TIMEOUT, RawFtp, eventually
 
 HOSTS = [
     "127.0.0.1",
@@ -270,10 +274,134 @@ def test_a_peer_cannot_send_data_connections_elsewhere(start_node: StartNode) ->
         with node.login(file=f"{directory}/") as ftp:
             started = ftp.ok(f"RECEIVE-FILE 'new' '/source' '{peer.address}' 's'", 299)
             status = b"RCP-STATUS " + started.strip().rpartition(b"=")[2]
-            eventually(lambda: not ftp.ok(status, 299).startswith(b"299 RUNNING"), what="the end of the copy")
+            eventually(lambda: not ftp.ok(status, 299).startswith(b"299 RUNNING"), PATIENCE, what="the end")
             assert ftp.ok(status, 299).startswith(b"299 FINISHED "), (ftp.ok(status, 299), peer.commands)
         assert (directory / "new").read_bytes() == b"hello"
         assert visitors(elsewhere) == []
+
+
+class _WebServer:
+    """An HTTPS server on loopback.
+
+    Attributes:
+        port: its port.
+        redirects: where paths lead; everything else is a file.
+        asked: requests that came, as method and path.
+    """
+
+    def __init__(self, ca: trustme.CA) -> None:
+        self.redirects: dict[str, str] = {}
+        self.asked: list[str] = []
+        web = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                web.asked.append(f"{self.command} {self.path}")
+                where = web.redirects.get(self.path)
+                body = b"" if where else b"hello"
+                self.send_response(302 if where else 200)
+                if where:
+                    self.send_header("Location", where)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815 -- as in the base class
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as in the base class
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def __enter__(self) -> _WebServer:  # noqa: PYI034 - never subclassed
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def web() -> Iterator[_WebServer]:
+    with _WebServer(CA) as server:
+        yield server
+
+
+CA = trustme.CA()
+REDIRECTS = [  # all forms are in server_copies/test_vetted_http
+    "https://127.0.0.1:{trap}/x",
+    "https://127.0.0.2:{port}/x",
+    "https://localhost:{trap}/x",
+    "https://[::ffff:7f00:1]:{trap}/x",
+    "https://2130706433:{trap}/x",
+    "http://127.0.0.1:{trap}/x",
+    "//127.0.0.1:{trap}/x",
+    "https://127.0.0.1:{port}@127.0.0.1:{trap}/x",
+    "https://169.254.169.254/latest/meta-data/",
+]
+PATIENCE = 60.0  # seconds for a copy to end; some are tried several times before they fail
+
+
+def _fetched(ftp: RawFtp, url: str) -> bytes:
+    """Fetch to `new`; the last status."""
+    started = ftp.ok(f"RCP-FETCH 'new' '{url}'", 299)
+    status = b"RCP-STATUS " + started.strip().rpartition(b"=")[2]
+    last = b""
+
+    def over() -> bool:
+        nonlocal last
+        last = ftp.ok(status, 299)
+        return not last.startswith(b"299 RUNNING")
+
+    eventually(over, PATIENCE, what="the end of the fetch")
+    return last
+
+
+def test_redirects_of_an_allowed_server_lead_to_no_other(
+    start_node: StartNode, web: _WebServer, tmp_path: Path
+) -> None:
+    authority = tmp_path / "ca.pem"
+    CA.cert_pem.write_to_path(str(authority))
+    node = start_node(copies={"allow": [f"127.0.0.1:{web.port}"], "https_ca": str(authority)})
+    directory = node.directory()
+    start = f"https://127.0.0.1:{web.port}"
+    with trap() as listening, node.login(file=f"{directory}/") as ftp:
+        assert _fetched(ftp, f"{start}/file").startswith(b"299 FINISHED ")
+        assert (directory / "new").read_bytes() == b"hello"
+        (directory / "new").unlink()
+        for number, template in enumerate(REDIRECTS):
+            web.redirects[f"/{number}"] = template.format(trap=listening.getsockname()[1], port=web.port)
+            web.asked.clear()
+            last = _fetched(ftp, f"{start}/{number}")
+            assert last.startswith(b"299 FAILED "), (template, last)
+            assert {asked.rpartition(" ")[2] for asked in web.asked} <= {f"/{number}"}, template
+            assert visitors(listening) == [], template
+        web.redirects["/again"] = "/again"
+        assert _fetched(ftp, f"{start}/again").startswith(b"299 FAILED ")
+        web.redirects["/good"] = "/file"
+        assert _fetched(ftp, f"{start}/good").startswith(b"299 FINISHED ")
+        assert visitors(listening) == []
+    assert [path.name for path in directory.iterdir()] == ["new"]
+
+
+def test_an_authority_nobody_named_is_not_trusted(start_node: StartNode, web: _WebServer) -> None:
+    node = start_node(copies={"allow": [f"127.0.0.1:{web.port}"]})
+    directory = node.directory()
+    with node.login(file=f"{directory}/") as ftp:
+        last = _fetched(ftp, f"https://127.0.0.1:{web.port}/file")
+        assert last.startswith(b"299 FAILED ")
+        assert b"certificate" in last
+    assert web.asked == []
+    assert list(directory.iterdir()) == []
 
 
 def test_the_log_says_why_somebody_was_refused(node: Node) -> None:
