@@ -19,6 +19,7 @@ from two_sites import PATIENCE, TwoSites, ask
 from uftp_site import Site, running_site
 
 import uftp as package
+from uftp.cli.main import run
 from uftp.errors import NotFound
 from uftp.transfer.calling import Progress
 
@@ -307,7 +308,11 @@ def test_a_file_that_was_shared(sites: TwoSites) -> None:
     assert tree(target) == {"x": CONTENT}
 
 
-def test_mistakes_are_one_line_and_change_nothing(sites: TwoSites) -> None:
+def test_mistakes_are_one_line_and_change_nothing(
+    sites: TwoSites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UFTP_CONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("UFTP_RCP_USE_SEND_FILE", raising=False)
     source, target = sites.first.directory(), sites.second.directory()
     sites.first.file(source / "x", b"x")
     here, there = sites.first.url(source / "x"), sites.second.url(target)
@@ -327,14 +332,14 @@ def test_mistakes_are_one_line_and_change_nothing(sites: TwoSites) -> None:
         (("-B", "0-1", f"{here}*", there), 2, "without wildcards"),
         ((here, f"{there}/*"), 2, "cannot have wildcards"),
     ):
-        done = rcp(sites, *arguments)
-        assert done.code == code, (arguments, done.err)
-        assert len(done.error_lines) == 1
-        assert re.search(says, done.err), done.err
+        ended = run(["rcp", *login(sites.first, sites.second), *arguments])
+        said = capsys.readouterr().err
+        assert ended == code, (arguments, said)
+        assert len(said.splitlines()) == 1
+        assert re.search(says, said), said
     assert names(target) == []
-    copied = uftp("cp", here, there)
-    assert copied.code == 2
-    assert "`uftp rcp` copies from one to the other" in copied.err
+    assert run(["cp", here, there]) == 2
+    assert "`uftp rcp` copies from one to the other" in capsys.readouterr().err
 
 
 # -- from Python ----------------------------------------------------------------------------------------------------
