@@ -302,6 +302,7 @@ class OldServers:
                 over = await self._is_over(copy)
                 with trio.CancelScope(deadline=trio.current_time() + _REPLY_SECONDS, shield=True):
                     info = await (await target.session()).stat_or_none(path)
+                    failures = 0
                     now = info.size if info is not None else -1
                     self._state.bytes_done = before + max(0, now)
                     if now == size:
