@@ -100,6 +100,7 @@ async def log_in(
 ) -> FTPSession:
     """Like `open_ftp_session`; the caller closes the session."""
     options = options or SessionOptions()
+    _check(host, user, password, options)
     control = await open_control(
         host, port, family=options.family, connect_timeout=options.connect_timeout, reply_timeout=options.reply_timeout
     )
@@ -109,10 +110,7 @@ async def log_in(
 async def log_in_on(control: ControlConnection, *, user: str, password: str, options: SessionOptions) -> FTPSession:
     """Like `log_in`, on a connection that has just been made; it is closed after an error."""
     try:
-        if options.encrypt and not options.key:
-            raise UsageError(f"{control.name}: encryption needs the session key that an auth server passes on")
-        if any(character in user + password for character in _LINE_BREAKS):
-            raise AuthenticationFailed("user name or password has a line break in it")
+        _check(control.name, user, password, options)
         ahead = await _send_ahead(control, user, password, options)
         greeting = await _greet(control)
         await _authenticate(ahead, user, password)
@@ -135,6 +133,14 @@ async def log_in_on(control: ControlConnection, *, user: str, password: str, opt
         stall_timeout=options.stall_timeout,
         final_timeout=options.final_timeout,
     )
+
+
+def _check(name: str, user: str, password: str, options: SessionOptions) -> None:
+    """Refuse what needs no server to be known as wrong."""
+    if options.encrypt and not options.key:
+        raise UsageError(f"{name}: encryption needs the session key that an auth server passes on")
+    if any(character in user + password for character in _LINE_BREAKS):
+        raise AuthenticationFailed("user name or password has a line break in it")
 
 
 class _Ahead:
