@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,11 +161,17 @@ def test_what_is_no_host_and_port(text: bytes) -> None:
         logins=st.integers(1, 100),
         sessions=st.integers(0, 64),
         rate=st.integers(0, 2**62),
+        named=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=256),
     )
 )
 def test_words_on_how_to_copy_are_read_back(words: CopyWords) -> None:
     assert parse_copy_words(format_copy_words(words)) == words
-    assert parse_copy_words(format_copy_words(words).lower()) == words
+    assert parse_copy_words(format_copy_words(words).lower()) == replace(words, named=words.named.lower())
+
+
+@pytest.mark.parametrize("name", ["two words", "\u00fc", "line\nbreak", "x" * 257])
+def test_a_name_that_cannot_be_said_is_left_out(name: str) -> None:
+    assert format_copy_words(CopyWords(trees=True, named=name)) == b"TREES"
 
 
 def test_no_words_are_the_legacy_form() -> None:
@@ -190,6 +198,11 @@ def test_no_words_are_the_legacy_form() -> None:
         b"SESSIONS=65",
         b"RATE=\xb2",
         b"RATE=5 RATE=5",
+        b"NAMED",
+        b"NAMED=",
+        b"NAMED=a NAMED=a",
+        b"NAMED=" + b"x" * 257,
+        b"NAMED=\x7f",
         b"\xff",
     ],
 )

@@ -62,11 +62,16 @@ def ask(site: Site, directory: Path | str, user: str | None = None, **members: A
         members: of the request, CONTROL-PLANE 2.1: `persistent`, `streams`, `compress`, `encryptionKey` and so on.
     """
     name = user or site.first
+    return ask_at(f"{site.auth}/TEST", site.ca, f"{name}:{site.password(name)}", directory, **members)
+
+
+def ask_at(url: str, ca: str, login: str, directory: Path | str, **members: Any) -> Grant:
+    """The same from the service at `url`, as `NAME:PASSWORD`."""
     body = {"serverPath": f"{directory}/" if directory else "", "persistent": False, **members}
-    login = base64.b64encode(f"{name}:{site.password(name)}".encode()).decode()
-    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json", "Accept": "application/json"}
-    request = urllib.request.Request(f"{site.auth}/TEST", json.dumps(body).encode(), headers, method="POST")
-    with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=site.ca), timeout=PATIENCE) as reply:
+    credential = base64.b64encode(login.encode()).decode()
+    headers = {"Authorization": f"Basic {credential}", "Content-Type": "application/json", "Accept": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
+    with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=ca), timeout=PATIENCE) as reply:
         granted = json.load(reply)
     key = base64.b64decode(members.get("encryptionKey") or "")
     return Grant(granted["serverHost"], int(granted["serverPort"]), granted["secret"], key)

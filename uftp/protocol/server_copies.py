@@ -44,6 +44,8 @@ _NUMBERS: Final = {
     "SESSIONS": ("sessions", 0, MAX_SESSIONS),
     "RATE": ("rate", 0, 2**62),
 }
+_NAMED: Final = "NAMED"
+_NAME: Final = re.compile(r"[!-~]{1,256}")
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
 _STARTED: Final = re.compile(r"transfer-process-ID=([0-9]{1,19})(?![0-9])")
 _END: Final = re.compile(r"End ([0-9]{1,19})")
@@ -202,6 +204,9 @@ class CopyWords:
         logins: how many logins the secret is good for.
         sessions: how many sessions at most to open at the other server, 0 for as many as help.
         rate: bytes a second at most, 0 for no limit of its own.
+        named: what the other server is called in what is said of failures, and for `resume`: an earlier copy of the
+            same is gone on with although another node of one name is spoken to. Visible ASCII without blanks, 256 at
+            most; empty: host and port.
     """
 
     trees: bool = False
@@ -214,6 +219,7 @@ class CopyWords:
     logins: int = 1
     sessions: int = 0
     rate: int = 0
+    named: str = ""
 
 
 LEGACY_COPY: Final = CopyWords()
@@ -223,17 +229,22 @@ def parse_copy_words(argument: bytes) -> CopyWords:
     """Read what follows `OPTS RCP`; without words, the legacy form.
 
     Raises:
-        ProtocolError: an unknown or repeated word, or a number that is none or out of its range.
+        ProtocolError: an unknown or repeated word, a number that is none or out of its range, or a name that is none.
     """
-    found: dict[str, bool | int] = {}
+    found: dict[str, bool | int | str] = {}
     for word in argument.decode("ascii", "replace").split():
-        name, is_number, value = word.upper().partition("=")
-        if is_number and name in _NUMBERS:
+        name, has_value, value = word.partition("=")
+        name = name.upper()
+        if has_value and name in _NUMBERS:
             key, lowest, highest = _NUMBERS[name]
             if not _DIGITS.fullmatch(value) or not lowest <= int(value) <= highest:
                 raise ProtocolError(f"{name} is a number from {lowest} to {highest}")
-            item: bool | int = int(value)
-        elif not is_number and name in _FLAGS:
+            item: bool | int | str = int(value)
+        elif has_value and name == _NAMED:
+            if not _NAME.fullmatch(value):
+                raise ProtocolError("A server is named by visible ASCII characters, 256 at most")
+            key, item = "named", value
+        elif not has_value and name in _FLAGS:
             key = _FLAGS[name]
             item = key != "verify"
         else:
@@ -247,11 +258,13 @@ def parse_copy_words(argument: bytes) -> CopyWords:
 
 
 def format_copy_words(words: CopyWords) -> bytes:
-    """What follows `OPTS RCP`."""
+    """What follows `OPTS RCP`. A name that cannot be said is left out: copies go without."""
     said = [name for name, key in _FLAGS.items() if getattr(words, key) != getattr(LEGACY_COPY, key)]
     for name, (key, _, _) in _NUMBERS.items():
         if getattr(words, key) != getattr(LEGACY_COPY, key):
             said.append(f"{name}={getattr(words, key)}")
+    if _NAME.fullmatch(words.named):
+        said.append(f"{_NAMED}={words.named}")
     return " ".join(said).encode("ascii")
 
 

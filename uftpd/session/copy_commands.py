@@ -103,6 +103,7 @@ async def _start(
         ranged=part.ranged,
         streams=session.data.wanted,
         rate=min((rate for rate in (words.rate, session.own_rate) if rate > 0), default=0),
+        named=words.named,
     )
     answer = await session.ask_front(lambda number: StartCopy(number=number, order=order))
     return reply(299, format_copy_started(answer.copy))

@@ -209,7 +209,7 @@ class CopyJob:
             streams=order.streams,
             encrypt=order.encrypt,
             zstd=order.compress,
-            name=f"{host}:{order.port}",
+            name=order.named or f"{host}:{order.port}",
         )
 
     def _rate(self) -> int:

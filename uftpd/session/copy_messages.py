@@ -57,6 +57,7 @@ class CopyOrder(_Message, frozen=True):
     ranged: bool = False
     streams: int = 1
     rate: int = 0
+    named: str = ""
 
     def __repr__(self) -> str:
         return f"CopyOrder({self.form!r})"  # a secret must not get into a traceback

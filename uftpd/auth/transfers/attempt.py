@@ -91,8 +91,8 @@ def ways_of(sides: BothSides) -> list[_Way]:
     return found
 
 
-def words_of(options: TransferOptions) -> CopyWords:
-    """How a node is to copy (OPTS RCP)."""
+def words_of(options: TransferOptions, other: str = "") -> CopyWords:
+    """How a node is to copy (OPTS RCP) with the server that is called `other`, whichever of its nodes that will be."""
     return CopyWords(
         trees=True,
         recursive=options.recursive,
@@ -104,6 +104,7 @@ def words_of(options: TransferOptions) -> CopyWords:
         logins=LOGINS,
         sessions=options.sessions,
         rate=options.rate_limit,
+        named=other,
     )
 
 
@@ -267,7 +268,8 @@ class Attempt:
         """Everything but the command that starts it."""
         session = node.session
         source, target = self._placement.sources[number], self._placement.target
-        await server_copies.set_copy_words(session, words_of(self._options))
+        other = way.other.name if way.other is not None else ""
+        await server_copies.set_copy_words(session, words_of(self._options, other))
         if way.other is None:
             return lambda: server_copies.start_fetch(session, target, source.decode())
         secret = await way.other.secret(await way.runs.addresses_of(node.instance), self._layers)
