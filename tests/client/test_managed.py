@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_rest import BROKEN, Asked, Scripted, scripted
 
 from uftp.client.auth import AuthServer, HttpOptions
 from uftp.client.credentials import UsernamePassword
@@ -22,78 +18,22 @@ from uftp.client.managed import FINAL_STATES, ManagedTransfers, Transfer, Transf
 from uftp.client.url import parse_url
 from uftp.errors import NetworkError, NotFound, PeerBrokeProtocol, Refused, UFTPError, UsageError
 
-BROKEN: tuple[int, object] = (0, {})
-"""No answer at all: the connection is closed."""
 
-
-@dataclass(frozen=True)
-class Asked:
-    """A request as it came."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    body: Any
-    key: str
-
-
-@dataclass
-class Scripted:
-    """Answers each request with the next of `answers`, a status and a document, or with what `answer` makes of it."""
-
-    port: int = 0
-    answers: list[tuple[int, object]] = field(default_factory=list)
-    answer: Callable[[Asked], tuple[int, object]] | None = None
-    asked: list[Asked] = field(default_factory=list)
-
-    async def call(self, function: Callable[[ManagedTransfers], Any]) -> Any:
-        """What a call brings."""
-        place = parse_url(f"http://127.0.0.1:{self.port}/SITE/rest/auth/TEST:/x")
-        async with AuthServer(UsernamePassword("jo", "pw"), HttpOptions(insecure=True)) as auth:
-            return await function(ManagedTransfers(auth, place))
+async def call(server: Scripted, function: Callable[[ManagedTransfers], Any]) -> Any:
+    """What a call brings."""
+    place = parse_url(f"http://127.0.0.1:{server.port}/SITE/rest/auth/TEST:/x")
+    async with AuthServer(UsernamePassword("jo", "pw"), HttpOptions(insecure=True)) as auth:
+        return await function(ManagedTransfers(auth, place))
 
 
 @pytest.fixture
 def server() -> Iterator[Scripted]:
-    script = Scripted()
+    with scripted() as running:
+        yield running
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            asked = Asked(
-                self.command,
-                parts.path,
-                dict(parse_qsl(parts.query)),
-                json.loads(content) if content else None,
-                self.headers.get("Idempotency-Key", ""),
-            )
-            script.asked.append(asked)
-            status, document = script.answer(asked) if script.answer is not None else script.answers.pop(0)
-            if not status:
-                self.close_connection = True
-                return
-            body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_POST(self) -> None:
-            self.do_GET()
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as in the base class
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        script.port = running.server_address[1]
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield script
-        running.shutdown()
-        thread.join()
+def key_of(asked: Asked) -> str:
+    return asked.headers["idempotency-key"]
 
 
 def one(number: int = 1, state: str = "active", **more: object) -> dict[str, object]:
@@ -112,10 +52,10 @@ async def test_a_submission_says_what_was_asked_for_and_no_more(server: Scripted
         credentials={"target": {"token": "secret"}},
         name="n",
     )
-    made = await server.call(lambda transfers: transfers.submit(wanted, key="k1"))
+    made = await call(server, lambda transfers: transfers.submit(wanted, key="k1"))
     assert (made.id, made.state) == ("t1", "queued")
     [asked] = server.asked
-    assert (asked.method, asked.path, asked.key) == ("POST", "/SITE/rest/transfers", "k1")
+    assert (asked.method, asked.path, key_of(asked)) == ("POST", "/SITE/rest/transfers", "k1")
     assert asked.body == {
         "sources": ["A:/x", "A:/y*"],
         "target": "https://b.example/rest/auth/B:/z/",
@@ -128,27 +68,27 @@ async def test_a_submission_says_what_was_asked_for_and_no_more(server: Scripted
 
 async def test_a_submission_whose_answer_is_lost_is_repeated_with_the_same_key(server: Scripted) -> None:
     server.answers = [BROKEN, (200, one())]
-    await server.call(lambda transfers: transfers.submit(REQUEST))
+    await call(server, lambda transfers: transfers.submit(REQUEST))
     first, second = server.asked
-    assert first == second
-    assert len(first.key) >= 16
+    assert (first.path, first.body, key_of(first)) == (second.path, second.body, key_of(second))
+    assert len(key_of(first)) >= 16
     server.answers = [BROKEN, BROKEN]
     with pytest.raises(NetworkError):
-        await server.call(lambda transfers: transfers.submit(REQUEST))
-    assert server.asked[2].key != first.key
+        await call(server, lambda transfers: transfers.submit(REQUEST))
+    assert key_of(server.asked[2]) != key_of(first)
 
 
 @pytest.mark.parametrize("submit", [True, False])
 async def test_a_server_without_transfers(server: Scripted, submit: bool) -> None:
     server.answers = [(404, {"errorMessage": "No such resource", "status": 404})]
     with pytest.raises(Refused, match=r"runs no transfers; .* --at"):
-        await server.call(lambda t: t.submit(REQUEST) if submit else t.overview())
+        await call(server, lambda t: t.submit(REQUEST) if submit else t.overview())
 
 
 async def test_a_refusal_is_passed_on(server: Scripted) -> None:
     server.answers = [(400, {"errorMessage": "target: expected \x1b[31mNAME:/path", "status": 400})]
     with pytest.raises(Refused) as caught:
-        await server.call(lambda transfers: transfers.submit(REQUEST))
+        await call(server, lambda transfers: transfers.submit(REQUEST))
     assert "target: expected" in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
@@ -159,10 +99,10 @@ async def test_a_list_is_read_page_by_page(server: Scripted) -> None:
         "p2": {"transfers": [one(1)], "next": None},
     }
     server.answer = lambda asked: (200, pages[asked.query.get("after", "")])
-    found, more = await server.call(lambda transfers: transfers.overview(states=["active", "paused"]))
+    found, more = await call(server, lambda transfers: transfers.overview(states=["active", "paused"]))
     assert ([transfer.id for transfer in found], more) == (["t3", "t2", "t1"], False)
     assert {asked.query["state"] for asked in server.asked} == {"active,paused"}
-    found, more = await server.call(lambda transfers: transfers.overview(most=2))
+    found, more = await call(server, lambda transfers: transfers.overview(most=2))
     assert ([transfer.id for transfer in found], more) == (["t3", "t2"], True)
     assert server.asked[-1].query == {"limit": "2"}
 
@@ -174,9 +114,9 @@ async def test_errors_are_read_page_by_page(server: Scripted) -> None:
         return 200, {"errors": entries, "next": first + 3 if first + 3 < 7 else None}
 
     server.answer = answer
-    found, more = await server.call(lambda transfers: transfers.errors("t1"))
+    found, more = await call(server, lambda transfers: transfers.errors("t1"))
     assert ([error.source for error in found], more) == ([f"s{n}" for n in range(7)], False)
-    found, more = await server.call(lambda transfers: transfers.errors("t1", most=4))
+    found, more = await call(server, lambda transfers: transfers.errors("t1", most=4))
     assert ([error.source for error in found], more) == (["s0", "s1", "s2", "s3"], True)
     assert server.asked[-1].path == "/SITE/rest/transfers/t1/errors"
 
@@ -198,25 +138,25 @@ async def test_errors_are_read_page_by_page(server: Scripted) -> None:
 async def test_a_list_that_is_none(server: Scripted, document: object) -> None:
     server.answers = [(200, document)]
     with pytest.raises(PeerBrokeProtocol):
-        await server.call(lambda transfers: transfers.overview())
+        await call(server, lambda transfers: transfers.overview())
 
 
 async def test_a_list_that_goes_round_in_circles_is_left(server: Scripted) -> None:
     server.answer = lambda asked: (200, {"transfers": [one()], "next": "same"})
     with pytest.raises(PeerBrokeProtocol, match="does not go on"):
-        await server.call(lambda transfers: transfers.overview())
+        await call(server, lambda transfers: transfers.overview())
     server.answer = lambda asked: (200, {"errors": [{}], "next": 5})
     with pytest.raises(PeerBrokeProtocol, match="does not go on"):
-        await server.call(lambda transfers: transfers.errors("t1"))
+        await call(server, lambda transfers: transfers.errors("t1"))
     assert len(server.asked) == 4
 
 
 async def test_steering(server: Scripted) -> None:
     server.answers = [(200, one(wanted="pause")), (409, {"errorMessage": "It has failed; retry it instead"})]
-    paused = await server.call(lambda transfers: transfers.act("t1", "pause"))
+    paused = await call(server, lambda transfers: transfers.act("t1", "pause"))
     assert (paused.state, paused.wanted) == ("active", "pause")
     with pytest.raises(Refused, match="retry it instead"):
-        await server.call(lambda transfers: transfers.act("t1", "resume", {"source": {"token": "x"}}))
+        await call(server, lambda transfers: transfers.act("t1", "resume", {"source": {"token": "x"}}))
     assert [(asked.path.rpartition("/")[2], asked.body) for asked in server.asked] == [
         ("pause", {}),
         ("resume", {"credentials": {"source": {"token": "x"}}}),
@@ -226,7 +166,7 @@ async def test_steering(server: Scripted) -> None:
 @pytest.mark.parametrize("text", ["", "..", "a/b", "a?b", "ü", "x" * 65, "a\n"])
 async def test_what_cannot_be_an_id_is_not_sent(server: Scripted, text: str) -> None:
     with pytest.raises(UsageError, match="no id of a transfer"):
-        await server.call(lambda transfers: transfers.get(text))
+        await call(server, lambda transfers: transfers.get(text))
     assert server.asked == []
 
 
@@ -246,7 +186,7 @@ async def wait(
             "t1", on_change=lambda now: told.append(now.bytes), on_silence=silences.append, **more
         )
 
-    return await server.call(work), told, silences
+    return await call(server, work), told, silences
 
 
 async def test_waiting_tells_of_changes_alone(server: Scripted) -> None:
@@ -271,7 +211,7 @@ async def test_waiting_bears_with_a_server_that_is_restarted(server: Scripted) -
 async def test_waiting_gives_up_in_the_end(server: Scripted) -> None:
     server.answer = lambda asked: BROKEN
     with pytest.raises(NetworkError):
-        await server.call(lambda transfers: transfers.wait("t1", patience=0.0))
+        await call(server, lambda transfers: transfers.wait("t1", patience=0.0))
 
 
 async def test_waiting_for_what_is_gone(server: Scripted) -> None:
@@ -286,7 +226,7 @@ async def test_waiting_can_be_cancelled(server: Scripted) -> None:
         async def work(transfers: ManagedTransfers) -> Transfer:
             return await transfers.wait("t1", on_change=lambda now: scope.cancel())
 
-        await server.call(work)
+        await call(server, work)
     assert scope.cancelled_caught
     assert {asked.method for asked in server.asked} == {"GET"}
 

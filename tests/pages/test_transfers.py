@@ -82,7 +82,13 @@ ALL = [
     transfer(5, wanted=Wanted.CANCEL),
     transfer(6, "paused", reason="the login at https://b.example is no longer valid: resume with new credentials"),
     transfer(7, "succeeded", name="Spring campaign"),
-    transfer(8, "failed", reason="2 files could not be copied", progress=Progress(files=8, failed=2, found=10)),
+    transfer(
+        8,
+        "failed",
+        target=Place(kind="server", text="HERE:/in/", server="HERE"),
+        reason="2 files could not be copied",
+        progress=Progress(files=8, failed=2, found=10),
+    ),
     transfer(9, "cancelled"),
 ]
 
@@ -112,7 +118,8 @@ def test_what_can_be_pressed_is_what_would_be_done(state: TransferState, wanted:
     """No button leads to a refusal, and nothing that helps is missing."""
     wanted = wanted if state is TransferState.ACTIVE else Wanted.NOTHING
     for next_try in (0.0, NOW + 60):
-        found = transfer(state=state.value, wanted=wanted, next_try=next_try)
+        here = Place(kind="server", text="HERE:/in/", server="HERE")
+        found = transfer(state=state.value, wanted=wanted, next_try=next_try, target=here)
         offered = {button.action for button in TransferView.of(found, NOW).buttons}
         assert all(not isinstance(decide(state, wanted, Action(action)), Refusal) for action in offered)
         missing = {
@@ -128,6 +135,22 @@ def test_what_can_be_pressed_is_what_would_be_done(state: TransferState, wanted:
             TransferState.CANCELLED: {"retry"},
         }[state]
         assert offered == missing
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_what_has_lost_its_login_elsewhere_is_not_tried_again_from_a_page(state: str) -> None:
+    """A page asks for no password of another server; it says what does."""
+    view = TransferView.of(transfer(state=state), NOW)
+    assert (view.buttons, view.needs_login) == ([], True)
+    page = text_of(transfer_page(one(transfer(state=state))))
+    assert "uftp transfer retry --login https://auth.example/rest/transfers/transfer1" in page
+
+
+@pytest.mark.parametrize(("reason", "needs"), [("", False), ("the login is no longer valid", True)])
+def test_what_its_owner_has_paused_needs_no_login(reason: str, needs: bool) -> None:
+    view = TransferView.of(transfer(state="paused", reason=reason), NOW)
+    assert view.needs_login is needs
+    assert [button.action for button in view.buttons] == ["resume", "cancel"]
 
 
 def test_the_policy_lets_only_our_files_run_and_ask_this_server() -> None:
@@ -309,7 +332,7 @@ def test_forms_say_what_is_to_be_done(browser: Browser, views: Views, scripts: b
     token = "token=" + "t" * 64
     for start, selector, path, sent in (
         (LIST, "#transfer-transfer3 .row > form button", "transfer3/pause", token),
-        (LIST, "#transfer-transfer8 .row > form button", "transfer8/retry", token),
+        (LIST, "#transfer-transfer8 .row > form button", "transfer8/retry", token),  # both sides are here
         (f"{LIST}/transfer6", ".row > form button", "transfer6/resume", f"{token}&back=one"),
         (LIST, "#transfer-transfer3 details button", "transfer3/cancel", token),
     ):

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,16 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_site(people: Sequence[Person], *, as_root: bool, options: Sequence[str] = ()) -> Iterator[Site]:
+def running_site(
+    people: Sequence[Person], *, as_root: bool, options: Sequence[str] = (), variables: Mapping[str, str] | None = None
+) -> Iterator[Site]:
     """A site; when the block ends it is stopped and must leave nothing.
 
     Args:
         people: whose accounts it serves; not as root, it runs as the first and serves only that one.
         as_root: whether it serves all.
         options: further ones of `uftpd standalone`.
+        variables: further ones of its environment.
     """
     root = Path(tempfile.mkdtemp(prefix="uftp-site-"))
     root.chmod(0o755)
@@ -121,7 +124,7 @@ def running_site(people: Sequence[Person], *, as_root: bool, options: Sequence[s
         command += ["--user", f"{name}:{site.password(name)}"]
         if as_root:
             command += ["--map", f"{name}:{name}"]
-    environment = {"PATH": "/usr/sbin:/usr/bin:/bin", "HOME": str(owner.home), "TZ": "UTC"}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/bin", "HOME": str(owner.home), "TZ": "UTC", **(variables or {})}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=environment, start_new_session=True
     )

@@ -37,6 +37,7 @@ _LINK = re.compile(r"https://[^/]+(/[^:]*)?/rest/access/[^/:]+/[\w-]+([/:].*)?",
 # A transfer may wait for days; None is what the server thinks best, which may be minutes.
 _LIFETIMES: Final = (7 * 86400, 86400, 3600, None)
 _BAD_REQUEST: Final = 400
+_SERVER_FAILED: Final = 500
 _SIGNED: Final = ("SSHKEY",)  # logins by a token made for one request
 
 
@@ -286,6 +287,9 @@ async def credential_for(
         try:
             token = await _longest_token(auth, url, lifetimes)
         except (AuthenticationFailed, NotFound, Refused) as error:
+            code = getattr(error, "code", None) or 0
+            if code == _BAD_REQUEST or code >= _SERVER_FAILED:
+                raise  # it gives tokens, but not this one, or not now
             # It may let one in all the same: an older server, or one that cannot sign, or a token that gives no other.
             try:
                 await auth.info(url.info_url)

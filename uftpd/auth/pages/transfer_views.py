@@ -125,18 +125,25 @@ class TransferView:
             next_try=transfer.next_try if waits else 0.0,
             node=transfer.node,
             options=_options(transfer.options),
-            buttons=_buttons(transfer, waits=waits),
-            needs_login=is_foreign and transfer.state in (TransferState.PAUSED, *_ENDED_BADLY),
+            buttons=_buttons(transfer, waits=waits, lacks_login=is_foreign and transfer.state in _ENDED_BADLY),
+            needs_login=is_foreign and _needs_login(transfer),
         )
 
 
 _ENDED_BADLY: Final = (TransferState.FAILED, TransferState.CANCELLED)
 
 
-def _buttons(transfer: Transfer, *, waits: bool) -> list[Button]:
+def _needs_login(transfer: Transfer) -> bool:
+    # One that its owner has paused has no reason; one that has ended has no login any more.
+    return transfer.state in _ENDED_BADLY or (transfer.state is TransferState.PAUSED and bool(transfer.reason))
+
+
+def _buttons(transfer: Transfer, *, waits: bool, lacks_login: bool) -> list[Button]:
     found: list[Button] = []
     for action, label in _BUTTONS:
         if not isinstance(decide(transfer.state, transfer.wanted, action), Change):
+            continue
+        if action is Action.RETRY and lacks_login:
             continue
         # There is no use in asking for what is so already, nor in two buttons for one thing.
         if action in _WAITED_FOR and transfer.state is TransferState.QUEUED and not waits:
