@@ -26,6 +26,7 @@ from uftpd.session.table import Command, Hashing
 from uftpd.session.transfers import Client, in_thread, pumped, running
 
 _MAX_WAITING_BYTES: Final = 64 * 1024  # of lines received and not yet served
+_SILENT_SECONDS: Final = 5.0  # the bytes of a client that is gone may take so long to come, one after the other
 _SEND_SECONDS: Final = 120.0  # a client that takes no reply for so long is gone
 _HASH_SIGN_OF_LIFE_SECONDS: Final = 30.0
 # Between the pieces of a large file, or before its part file is renamed or removed, a client is not idle.
@@ -97,23 +98,33 @@ class ControlConnection:
                 self._reader.receive_data(data)
                 await self._take_lines()
         self._ended = True
-        if self._session.job is not None and not self._said_goodbye and not self._will_be_told_apart():
-            self._session.job.stop()
+        if (job := self._session.job) is not None and not self._said_goodbye:
+            if self._will_be_told_apart(job) and self._nursery is not None:
+                self._nursery.start_soon(self._stop_once_silent, job)
+            else:
+                job.stop()
         self._session.data.ask_no_more()
         if self._session.record_mode is not None:
             self._session.data.break_off()  # nobody is left who could end a sequence properly
         self._expect_nobody()
         self._wake()
 
-    def _will_be_told_apart(self) -> bool:
-        """Whether an upload runs whose length is known, outside MODE U: its last byte says that it is whole.
+    def _will_be_told_apart(self, job: Job) -> bool:
+        """Whether this is an upload whose length is known, outside MODE U: its last byte says that it is whole.
 
         Upstream nodes that copy to this one close all connections behind that byte (DATA-PLANE 12), and some of it may
-        not have been read yet. If the client was killed, the data connection ends early; if it keeps that open and is
-        silent, the pump gives up.
+        not have been read yet. If the client was killed, the data connection ends early.
         """
-        job = self._session.job
-        return job is not None and job.verb == "STOR" and job.total is not None and self._session.record_mode is None
+        return job.verb == "STOR" and job.total is not None and self._session.record_mode is None
+
+    async def _stop_once_silent(self, job: Job) -> None:
+        """What is on its way still comes soon; a client that is gone sends nothing more."""
+        seen = -1
+        while self._session.job is job and job.meter.moved != seen:
+            seen = job.meter.moved
+            await trio.sleep(_SILENT_SECONDS)
+        if self._session.job is job:
+            job.stop()
 
     def _expect_nobody(self) -> None:
         """In MODE U lines wait for the client to connect: no longer."""
