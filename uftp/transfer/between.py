@@ -269,13 +269,16 @@ class _Errands:
             assert other is not None  # noqa: S101 -- for the type checker: a place is wired
             grant = await other.secret(await addresses_of(session, self._options.peer_addresses), persistent=True)
             host, port, secret, logins = grant.hosts[0], grant.port, grant.secret, MAX_LOGINS
+            named = peer.url.service  # the same when another node of a group is to go on with the copy
         else:
             host, port, secret, logins = peer.host, peer.port, peer.secret, peer.logins
+            named = ""
         part = self._options.byte_range
         exact = part is not None
         while True:
             origin, goal = await self._paths(source, exact=exact)
-            await server_copies.set_copy_words(session, self._words(side, logins, exact=exact))
+            words = replace(self._words(side, logins, exact=exact), named=named)
+            await server_copies.set_copy_words(session, words)
             if part is not None:
                 length = None if part.last is None else part.last - part.first + 1
                 await server_copies.set_copy_range(session, part.first, length)
