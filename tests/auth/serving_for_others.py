@@ -20,8 +20,9 @@ from uftpd.events import configure
 async def _main(directory: Path) -> None:
     pki = make_pki(directory)
     # Junk logs in with wrong passwords all the time, and is not to be slowed.
+    settings = '[shares]\nservers = []\nallow_write = true\n[transfers]\nenabled = true\nkey_file = "transfers.key"'
     async with starter(directory, pki, make_password_lines())(
-        login="longest_delay_seconds = 0", extra="[shares]\nservers = []\nallow_write = true"
+        login="longest_delay_seconds = 0", extra=settings
     ) as auth:
         print(json.dumps({"url": auth.url, "ca": str(pki.ca_path)}), flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)

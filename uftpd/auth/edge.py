@@ -76,6 +76,16 @@ class RequestContext:
     becomes_transfer: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
+async def _discard(receive: Receive) -> None:
+    """Read what a request that was refused early still sends.
+
+    Else a body of more pieces than the server keeps for us would hold up the end of the reply, until the peer leaves.
+    """
+    more = True
+    while more:
+        more = bool((await receive()).get("more_body", False))
+
+
 def context_of(request: Request) -> RequestContext:
     """The context of a request that came through `Edge`."""
     return context_of_scope(request.scope)
@@ -167,7 +177,10 @@ class Edge:
         try:
             reply = await self._serve(scope, receive, watched_send, context)
             if reply is not None and not status:
-                await reply(scope, receive, watched_send)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_discard, receive)
+                    await reply(scope, receive, watched_send)
+                    nursery.cancel_scope.cancel()
         finally:
             self._count(context, scope["method"], status, self._clock() - start)
             # What is about the request comes first in the line, then what the resource found out.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import trio
 from running_auth import Running, StartAuth
 
 from uftpd.auth.transfers.managed import ManagedTransfers
@@ -313,6 +315,17 @@ async def test_bodies_and_methods(start_auth: StartAuth) -> None:
         assert (await auth.client.get(f"{one}/cancel", auth=ME)).status_code == 405
         assert (await auth.client.delete(one, auth=ME)).status_code == 405
         assert (await rest.get(f"/{made['id']}")).json() == made
+
+
+async def test_a_large_body_that_nobody_reads_holds_nothing_up(start_auth: StartAuth) -> None:
+    async with start_auth(extra=SETTINGS) as auth:
+        in_flight = auth.running.services.metrics.in_flight
+        with suppress(httpx2.TransportError):  # the server may have closed before all of it was sent
+            reply = await Rest(auth).act("none", "resume", {"credentials": {"target": {"token": "x" * 800_000}}})
+            assert error_of(reply, 404) == "No such transfer"
+        with trio.fail_after(30):
+            while next(iter(in_flight.collect())).samples[0].value:  # noqa: ASYNC110 -- it is only counted
+                await trio.sleep(0.01)
 
 
 # -- configuration ----------------------------------------------------------------------------------------------------
