@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from uftp.client.credentials import Anonymous, BearerToken, Credential, TokenFile, UsernamePassword
     from uftp.client.endpoints import Endpoint, find_endpoint
     from uftp.client.login import SessionOptions, open_ftp_session
+    from uftp.client.managed import ManagedTransfers, TransferRequest, open_transfers
     from uftp.client.oidc_agent import OidcAgentCredential
     from uftp.client.oidc_login import OidcLogin
     from uftp.client.session import FTPSession
@@ -63,6 +64,7 @@ __all__ = [
     "FileResult",
     "Filters",
     "Login",
+    "ManagedTransfers",
     "OidcAgentCredential",
     "OidcLogin",
     "Progress",
@@ -70,6 +72,7 @@ __all__ = [
     "SshIdentity",
     "SyncSummary",
     "TokenFile",
+    "TransferRequest",
     "TreeSyncOptions",
     "UFTPError",
     "UsernamePassword",
@@ -85,6 +88,7 @@ __all__ = [
     "make_rules",
     "open_ftp_session",
     "open_session",
+    "open_transfers",
     "rcp",
     "rcp_async",
     "sync",
@@ -109,6 +113,7 @@ _HOMES = {
     "FileResult": "transfer.results",
     "Filters": "transfer.filters",
     "Login": "transfer.calling",
+    "ManagedTransfers": "client.managed",
     "OidcAgentCredential": "client.oidc_agent",
     "OidcLogin": "client.oidc_login",
     "Progress": "transfer.calling",
@@ -116,6 +121,7 @@ _HOMES = {
     "SshIdentity": "client.ssh_login",
     "SyncSummary": "transfer.sync",
     "TokenFile": "client.credentials",
+    "TransferRequest": "client.managed",
     "TreeSyncOptions": "transfer.tree_sync",
     "UFTPError": "errors",
     "UsernamePassword": "client.credentials",
@@ -130,6 +136,7 @@ _HOMES = {
     "make_rules": "transfer.filters",
     "open_ftp_session": "client.login",
     "open_session": "client.connect",
+    "open_transfers": "client.managed",
     "rcp": "transfer.rcp_call",
     "rcp_async": "transfer.rcp_call",
     "sync": "transfer.one_call",

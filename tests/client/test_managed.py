@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_rest import BROKEN, Asked, Scripted, scripted
 
+import uftp
 from uftp.client.auth import AuthServer, HttpOptions
 from uftp.client.credentials import UsernamePassword
 from uftp.client.managed import FINAL_STATES, ManagedTransfers, Transfer, TransferRequest, read_transfer
@@ -64,6 +65,19 @@ async def test_a_submission_says_what_was_asked_for_and_no_more(server: Scripted
         "name": "n",
     }
     assert "secret" not in repr(wanted)
+
+
+async def test_programs_open_them_by_the_url_of_the_server(server: Scripted) -> None:
+    server.answers = [(200, one())]
+    for place in ("/rest/auth", "/rest/auth/TEST:/x"):
+        server.answers = [(200, one())]
+        url = f"http://127.0.0.1:{server.port}{place}"
+        async with uftp.open_transfers(url, uftp.BearerToken("t"), insecure=True) as transfers:
+            assert (await transfers.get("t1")).state == "active"
+    assert {asked.path for asked in server.asked} == {"/rest/transfers/t1"}
+    with pytest.raises(UsageError, match="runs no transfers"):
+        async with uftp.open_transfers("ftp://host/", uftp.BearerToken("t")):
+            pass
 
 
 async def test_a_submission_whose_answer_is_lost_is_repeated_with_the_same_key(server: Scripted) -> None:
@@ -195,7 +209,7 @@ async def test_waiting_tells_of_changes_alone(server: Scripted) -> None:
     assert (last.state, told, silences) == ("succeeded", [0, 5, 9], [])
 
 
-@pytest.mark.parametrize("state", [*FINAL_STATES, "paused"])
+@pytest.mark.parametrize("state", [*sorted(FINAL_STATES), "paused"])
 async def test_waiting_ends(server: Scripted, state: str) -> None:
     last, _, _ = await wait(server, [(200, one(state=state, reason="since"))])
     assert (last.state, last.reason) == (state, "since")

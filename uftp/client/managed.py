@@ -9,14 +9,16 @@ from __future__ import annotations
 import random
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
 
-from uftp.client.auth import AuthServer
-from uftp.client.url import RemoteUrl
+from uftp.client.auth import AuthServer, HttpOptions
+from uftp.client.credentials import Credential
+from uftp.client.url import RemoteUrl, parse_url
 from uftp.client.wording import printable
 from uftp.errors import NetworkError, NotFound, PeerBrokeProtocol, Refused, UFTPError, UsageError
 
@@ -309,6 +311,29 @@ class ManagedTransfers:
 
     def _one(self, transfer_id: str) -> str:
         return f"{self.url}/{checked_id(transfer_id)}"
+
+
+@asynccontextmanager
+async def open_transfers(
+    server: str, credential: Credential, *, ca: str | None = None, insecure: bool = False
+) -> AsyncIterator[ManagedTransfers]:
+    """One's transfers at an auth server, for the block.
+
+    Args:
+        server: `https://HOST/rest/auth`, or the URL of anything there.
+        credential: who one is.
+        ca: file with the CA certificates to trust instead of the system's (PEM).
+        insecure: do not verify the server's certificate.
+
+    Raises:
+        UsageError: no URL of an auth server.
+        LocalFileError: the CA file cannot be read.
+    """
+    place = parse_url(server, need_server=False)
+    if place.kind == "ftp":
+        raise UsageError(f"{place.service}: an FTP server runs no transfers; name an auth server")
+    async with AuthServer(credential, HttpOptions(ca=ca, insecure=insecure)) as auth:
+        yield ManagedTransfers(auth, place)
 
 
 def checked_id(text: str) -> str:
