@@ -263,6 +263,14 @@ def import_config(auth: Path | None, data: Path | None, into: Path, root: Path |
     help="Another server the nodes may copy with when users say so; may be repeated.  [default: each other]",
 )
 @click.option(
+    "--peer-ca",
+    "peer_cas",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CA certificates to trust for auth servers and https URLs elsewhere, beside the system's; may be repeated.",
+)
+@click.option(
     "--service-user", default="nobody", show_default=True, metavar="NAME", help="As root: for what needs no rights."
 )
 @click.option(
@@ -282,6 +290,7 @@ def standalone(
     users: tuple[str, ...],
     mapping: tuple[str, ...],
     allow_peers: tuple[str, ...],
+    peer_cas: tuple[Path, ...],
     service_user: str,
     log_level: str,
     ready_json: bool,
@@ -312,6 +321,7 @@ def standalone(
         users=logins,
         mapping=options.parse_mapping(mapping, logins),
         allow_peers=options.parse_peers(allow_peers),
+        peer_authorities=options.read_authorities(peer_cas),
         service_user=service_user,
         ready_json=ready_json,
         log_level=log_level,

@@ -387,6 +387,8 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         (["--user", "joe:a", "--user", "joe:b"], "--user: names must differ"),
         (["--node", "A-B"], "--node: 'A-B' cannot be a name"),
         (["--allow-peer", "127.1:21"], "--allow-peer: '127.1' is no host name or address"),
+        (["--peer-ca", "/nowhere/ca.pem"], "--peer-ca: /nowhere/ca.pem: No such file or directory"),
+        (["--peer-ca", "/dev/null"], "--peer-ca: /dev/null: no certificate of an authority in PEM form"),
         (["--port-range", "9:5"], "--port-range: '9:5' is not LOW:HIGH"),
         (["--auth-port", "70000"], "--auth-port"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ class StandaloneOptions:
         users: accounts; empty: one with a random password for each mapped name.
         mapping: login name to local account.
         allow_peers: what the nodes may copy with beside each other; entries as in `copies.allow`.
+        peer_authorities: certificates of the authorities to trust elsewhere, beside the system's (PEM).
         service_user: whom the auth server runs as when started by root.
         ready_json: print one line for programs instead of a text for people.
         log_level: of all processes.
@@ -70,6 +72,7 @@ class StandaloneOptions:
     users: tuple[Login, ...] = ()
     mapping: dict[str, str]
     allow_peers: tuple[str, ...] = ()
+    peer_authorities: bytes = b""
     service_user: str = "nobody"
     ready_json: bool = False
     log_level: str = "info"
@@ -148,6 +151,28 @@ def parse_peers(items: Sequence[str]) -> tuple[str, ...]:
         except ValueError as error:
             raise ConfigError(f"--allow-peer: {error}") from None
     return tuple(dict.fromkeys(items))
+
+
+def read_authorities(paths: Sequence[Path]) -> bytes:
+    """The certificates in these files, one after the other (PEM).
+
+    Raises:
+        ConfigError: a file cannot be read, or there is no certificate in it.
+    """
+    found = []
+    for path in paths:
+        try:
+            text = path.read_text(encoding="ascii", errors="replace")
+        except OSError as error:
+            raise ConfigError(f"--peer-ca: {path}: {error.strerror}") from None
+        try:
+            loaded = ssl.create_default_context(cadata=text).cert_store_stats()["x509_ca"] if text.strip() else 0
+        except (ssl.SSLError, ValueError):
+            loaded = 0
+        if not loaded:
+            raise ConfigError(f"--peer-ca: {path}: no certificate of an authority in PEM form")
+        found.append(text.encode().rstrip() + b"\n")
+    return b"".join(found)
 
 
 def parse_mapping(items: Sequence[str], users: Sequence[Login]) -> dict[str, str]:

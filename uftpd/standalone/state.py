@@ -246,12 +246,15 @@ class StateDirectory:
         directory = self.path / "auth"
         pair = authority.ensure(directory, "auth", "uftpd auth", hosts)
         self.write(directory / "ca.pem", ca)
+        authorities = ca.rstrip() + b"\n" + options.peer_authorities  # for what lies outside: never for command ports
+        self.write(directory / "authorities.pem", authorities)
         self.write(directory / "auth.toml", _auth_toml(options, auth, nodes).encode())
         peers = _own_peers(options, auth, nodes.values())
         for name, addresses in nodes.items():
             place = self._make(f"nodes/{name}", readable=True)
             authority.ensure(place, "node", f"uftpd data {name}", hosts)
             self.write(place / "ca.pem", ca)
+            self.write(place / "authorities.pem", authorities)
             self.write(place / "acl", f"# auth servers that may use the command port\n{pair.subject}\n".encode())
             self.write(place / "data.toml", _data_toml(options, addresses, peers).encode())
 
@@ -309,7 +312,7 @@ client_address = [{own_addresses}]
 enabled = true
 key_file = "transfers.key"
 allow = [{", ".join(map(_text, options.allow_peers))}]
-https_ca = "ca.pem"
+https_ca = "authorities.pem"
 client_address = [{own_addresses}]
 
 [limits]
@@ -370,7 +373,7 @@ url = {_text(f"https://{addresses.objects}")}
 
 [copies]
 allow = [{", ".join(map(_text, [*options.allow_peers, *peers]))}]
-https_ca = "ca.pem"
+https_ca = "authorities.pem"
 
 [users]
 lowest_uid = {lowest}
