@@ -494,8 +494,8 @@ def test_a_new_epsv_takes_the_place_of_the_last(shared_node: Node) -> None:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
         third = ftp.data()
-        assert ftp.command("NOOP 1")[:3] == b"222"
-        assert third.recv(1) == b"", "NOOP n closes what is open"
+        assert ftp.command("NOOP 2")[:3] == b"222"
+        assert third.recv(1) == b"", "NOOP n closes what is open, but for one that stays one"
         first.close()
         third.close()
 
