@@ -274,6 +274,27 @@ def test_a_tree_does_not_change_what_the_site_protects(spare_home: Path, node: N
     assert (spare_home / "other" / "authorized_keys").read_bytes() == b"no key"
 
 
+@pytest.mark.parametrize("part", ["RANG 0 4", "REST 2"])
+def test_nor_does_a_part_of_a_file_in_a_tree(spare_home: Path, node: Node, part: str) -> None:
+    there = node.directory()
+    node.file(there / "authorized_keys", b"a key")
+    for name in (".ssh", "elsewhere"):
+        (spare_home / name).mkdir(exist_ok=True)
+        os.chown(spare_home / name, node.person.uid, node.person.gid)
+    with node.login(file="") as ftp:
+        ftp.ok("OPTS RCP TREES RECURSIVE")
+        lines = (".ssh .", ".ssh authorized_keys", ".ssh/authorized_keys authorized_keys")
+        for line in lines:
+            ftp.ok(part, 350)
+            state = ended(ftp, start(ftp, f"RECEIVE-FILE {line} {other_end(node, there)}"))
+            assert state.word == "FAILED", line
+            assert "write-protected" in state.error, state
+            assert not (spare_home / ".ssh" / "authorized_keys").exists(), line
+        ftp.ok(part, 350)
+        assert ended(ftp, start(ftp, f"RECEIVE-FILE elsewhere . {other_end(node, there)}")).word == "FINISHED"
+    assert (spare_home / "elsewhere" / "authorized_keys").stat().st_size in (4, 5)
+
+
 # -- ends
 
 

@@ -171,8 +171,12 @@ class ExistingFile:
 
     def __init__(self, path: bytes, directory: int | None = None) -> None:
         """Open or create it; below `directory`, a descriptor, no link is followed."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if directory is None else os.O_NOFOLLOW)
-        self.fd = os.open(path, flags, 0o666, dir_fd=directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        if directory is not None:
+            flags |= os.O_NOFOLLOW
+            # Who watches what this process writes is told of paths, but not of the directories they count from.
+            path = b"/proc/self/fd/%d/%b" % (directory, path)
+        self.fd = os.open(path, flags, 0o666)
 
     def receiver(self, offset: int, limit: RateLimit | None = None) -> Receive:
         return _into(self.fd, offset, limit)
@@ -283,12 +287,11 @@ def open_target(path: bytes, *, in_place: bool = False, part: bytes | None = Non
         return Nowhere()
     if present is not None and not stat.S_ISREG(present.st_mode) and not stat.S_ISDIR(present.st_mode):
         return Stream(os.open(path, os.O_WRONLY | os.O_CLOEXEC), owned=True)
-    if in_place:
-        return ExistingFile(path)
     directory, name = os.path.split(path)
-    fd = os.open(directory, _DIRECTORY)
+    # Looked up once: a link that takes the place of the file, or of a directory above it, leads nowhere else.
+    fd = os.open(directory, (_DIRECTORY | os.O_PATH) if in_place else _DIRECTORY)
     try:
-        return NewFile(fd, name, part)
+        return ExistingFile(name, fd) if in_place else NewFile(fd, name, part)
     finally:
         os.close(fd)
 

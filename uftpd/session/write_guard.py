@@ -34,7 +34,11 @@ def guard(protected: frozenset[bytes]) -> None:
         if not isinstance(path, str | bytes):
             return  # a descriptor, which was opened under a name
         raw = os.fsencode(path)
-        if os.path.basename(raw) in names and _real(raw, directory) in protected:
+        if os.path.basename(raw) not in names:
+            return
+        # What is opened by a descriptor's directory is told without that: it could be any.
+        somewhere = event == "open" and not raw.startswith(b"/")
+        if somewhere or _real(raw, directory) in protected:
             raise PermissionError(errno.EACCES, "file is write-protected by the site")
 
     sys.addaudithook(watch)
