@@ -22,7 +22,7 @@ from typing import Final, Self
 BIN: Final = Path(sys.executable).parent
 PASSWORD: Final = "a password"
 NAME: Final = "TEST"
-_START_SECONDS: Final = 30.0
+_START_SECONDS: Final = 90.0
 
 
 def account() -> str:

@@ -48,6 +48,7 @@ def test_a_client_that_fails_is_named_with_its_last_words() -> None:
         "session_requests",
         "objects",
         "planning",
+        "server_copies",
     ],
 )
 def test_they_print_a_table(program: str) -> None:
@@ -60,6 +61,7 @@ def test_they_print_a_table(program: str) -> None:
         "session_requests": ["--count", "4", "--repeat", "1", "--at-once", "2"],
         "planning": ["--count", "200", "--directories", "4"],
         "objects": ["--size", "1", "--repeat", "1", "--seconds", "1"],
+        "server_copies": ["--size", "2", "--count", "20", "--repeat", "1", "--only", "RECEIVE-FILE"],
     }
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{program}", *few[program]],
@@ -78,6 +80,7 @@ def test_they_print_a_table(program: str) -> None:
         "session_requests": "security session",
         "objects": "uftpd https",
         "planning": "down, dry run",
+        "server_copies": "RECEIVE-FILE",
     }
     assert row[program] in done.stdout
 
