@@ -233,6 +233,31 @@ def test_rules_on_paths_hold_for_copies(node: Node) -> None:
     assert not (base / "closed2").exists()
 
 
+def test_a_restricted_session_leaves_no_notes_in_the_home_directory(spare_home: Path, node: Node) -> None:
+    source, target = node.directory(), node.directory()
+    node.file(source / "f", secrets.token_bytes(LARGE))
+    notes = spare_home / ".local" / "state" / "uftp" / "copies"
+    before = set(notes.glob("*"))
+    for excludes, noted in (((str(spare_home),), False), ((), True)):
+        with node.login(file="/", excludes=excludes) as ftp:
+            ftp.ok(f"{SLOW} RESUME")
+            copy = start(ftp, f"RECEIVE-FILE {target}/new f {other_end(node, source)}")
+            moving(ftp, copy)  # and so its journal is open, if it has one
+            assert bool(set(notes.glob("*")) - before) is noted
+            assert ftp.command(f"RCP-ABORT {copy}") == b"299 ABORTED\r\n"
+    assert list(target.iterdir()) == []
+
+
+def test_the_null_device_takes_everything(node: Node) -> None:
+    source = node.directory()
+    node.file(source / "f", b"content")
+    with node.login(file="/") as ftp:
+        for words in ("", "RESUME", "TREES"):
+            ftp.ok(f"OPTS RCP {words}".strip())
+            state = ended(ftp, start(ftp, f"RECEIVE-FILE /dev/null f {other_end(node, source)}"))
+            assert (state.word, state.bytes) == ("FINISHED", 7), state
+
+
 def test_trees_in_a_session_the_kernel_confines(node: Node) -> None:
     base, there = node.directory(), node.directory()
     outside = node.file(node.directory() / "secret", b"secret")

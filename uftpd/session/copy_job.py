@@ -160,13 +160,14 @@ class CopyJob:
 
     async def _copy(self) -> CopySummary:
         order, local = self._order, self._local
+        resume = order.resume and local.may_note
         options = CopyOptions(
             recursive=order.recursive,
             preserve=order.preserve,
             threads=order.sessions or None,
             byte_range=byte_range(TransferRange(order.offset, order.length, order.ranged)),
             verify=order.verify,
-            resume=None if order.resume else False,
+            resume=None if resume else False,
             limit_rate=self._rate(),
         )
         if order.form == "fetch":
@@ -180,7 +181,7 @@ class CopyJob:
                 self._state,
                 self._addresses,
                 local_name=local.name,
-                resume=order.resume,
+                resume=resume,
                 keep=lambda: self._keep,
                 tls=trust(self._settings.authorities),
             )
@@ -191,7 +192,7 @@ class CopyJob:
             exact=not order.trees,
             local_name=local.name,
             options=options,
-            resume=order.resume,
+            resume=resume,
         )
         return await run_server_copy(copy, self._peer(), self._state, keep=lambda: self._keep)
 

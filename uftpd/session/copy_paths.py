@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from uftp.protocol.command_port import Access
@@ -30,10 +30,12 @@ class LocalEnd:
     Attributes:
         path: to open.
         name: what messages call it.
+        may_note: whether this session's rules let a copy keep notes in the home directory, for a later one to go on.
     """
 
     path: bytes
     name: bytes
+    may_note: bool = True
 
 
 def open_local(order: CopyOrder, tree: FileTree, start: bytes, access: Access, *, kernel_confines: bool) -> LocalEnd:
@@ -53,9 +55,11 @@ def open_local(order: CopyOrder, tree: FileTree, start: bytes, access: Access, *
     if access < (Access.READ if order.form == "send" else Access.WRITE):
         raise Forbidden("Access denied")
     path = tree.resolve(order.local, start)
+    single_only = tree.confined and (tree.filter.restricts or not kernel_confines)
     if not order.trees:
-        return _readable(tree, path) if order.form == "send" else _writable(tree, path)
-    if tree.confined and (tree.filter.restricts or not kernel_confines):
+        end = _readable(tree, path) if order.form == "send" else _writable(tree, path)
+        return replace(end, may_note=not single_only)
+    if single_only:
         raise Forbidden("this session is restricted to some paths: only single files can be copied")
     if order.form != "send":
         guard(tree.filter.protected)  # what is in the tree is not known before it comes
@@ -79,4 +83,6 @@ def _writable(tree: FileTree, path: bytes) -> LocalEnd:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if info is not None and not (stat.S_ISREG(info.st_mode) or is_null(info) or is_zero(info)):
         raise PermissionError(errno.EACCES, "Not a regular file")
+    if info is not None and not stat.S_ISREG(info.st_mode):
+        return LocalEnd(b"/dev/null", path)  # both devices swallow what comes; there is no name to be replaced
     return LocalEnd(b"/proc/self/fd/%d/" % place.directory + place.name, path)
