@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
 import stat
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -16,6 +18,9 @@ from uftp.protocol.http_digests import HttpDigest
 from uftp.protocol.names import part_name
 from uftp.streams import Cancelled, Meter, hash_file
 from uftp.transfer.share_pieces import Memory, Remembered
+
+# What has the name is a link, a directory, another's file or a socket.
+_NOT_OURS: Final = (errno.ELOOP, errno.EISDIR, errno.EACCES, errno.ENXIO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,16 +122,27 @@ class HttpPart:
 
 
 def _open_locked(directory: int, name: bytes) -> int | None:
-    """A part file that no other run works on, made if missing; None if one does.
+    """A part file of this user's that no other run works on, made if missing; None if that cannot be had.
+
+    Its name can be known before: somebody else's file of that name, or one that has another name as well, is not ours
+    to write to, or to give the final name.
 
     Raises:
         OSError: it cannot be opened.
     """
-    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, 0o666, dir_fd=directory)
+    except OSError as error:
+        if error.errno in _NOT_OURS:
+            return None
+        raise
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(fd)
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
         # The one that had the lock may just have given it its name.
-        if os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=directory, follow_symlinks=False)):
+        if ours and os.path.samestat(found, os.stat(name, dir_fd=directory, follow_symlinks=False)):
             return fd
     except (BlockingIOError, FileNotFoundError):
         pass
