@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uftp.errors import NotFound
+from uftp.protocol.facts import FileInfo
 from uftpd.auth.errors import BadRequest
+from uftpd.auth.transfers.endings import ForGood
 from uftpd.auth.transfers.model import Side, TransferOptions
+from uftpd.auth.transfers.placement import place
 from uftpd.auth.transfers.places import parse_place
 from uftpd.auth.transfers.requests import Submission, parse_steering, parse_submission
 
@@ -176,3 +182,115 @@ def test_steering() -> None:
     for body in (b"[]", b'{"state": "queued"}', b'{"credentials": {"source": {}}}'):
         with pytest.raises(BadRequest):
             parse_steering(body)
+
+
+LINK = "https://b.example/rest/access/B/Abc"
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["A:/x/f", "A:/y/f"],
+        ["A:/x/f", "A:y/%66"],
+        ["A:/x/f", "A:/z", "A:/x/f"],
+        ["A:/x/", "A:/y/"],
+        ["A:/x/f", "A:/y/"],
+        ["A:", "A:/y"],
+        ["A:/x/.", "A:/y"],
+        ["https://x.example/1/data.zip?a", "https://x.example/2/data.zip?b"],
+    ],
+)
+def test_sources_that_would_be_written_over_each_other(sources: list[str]) -> None:
+    with pytest.raises(BadRequest, match=r"sources: .*submit a transfer for each"):
+        parsed(sources=sources, target="B:/in/")
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [["A:/x/f", "A:/y/g"], ["A:/x/*", "A:/y/*"], ["A:/x/f*", "A:/y/f"], [LINK, "https://x.example/2/data.zip"]],
+)
+def test_sources_that_may_have_names_of_their_own(sources: list[str]) -> None:
+    assert len(parsed(sources=sources, target="B:/in/").sources) == len(sources)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("/x", "/x/y/"),
+        ("/x/", "/x/y"),
+        ("/x", "/x"),
+        ("/x/.//z/", "/x/z//y"),
+        ("x", "x/y"),
+        ("", "y"),
+        ("/", "/y"),
+        ("/x/*", "/x/y/z"),
+        ("/x?/b", "/xy/b/c"),
+        ("https", "/x/y"),
+    ],
+)
+def test_nothing_is_copied_into_itself(source: str, target: str) -> None:
+    named = "https://auth.example:9000/rest/auth/A:/x" if source == "https" else f"A:{source}"
+    body: dict[str, Any] = {"sources": ["A:/other", named], "target": f"A:{target}"}
+    if source in ("", "/", "/x/", "/x/.//z/"):
+        body["sources"] = [named]
+    with pytest.raises(BadRequest, match=r"target: .*inside of it"):
+        parsed(**body, options={"recursive": True})
+    parsed(**body)  # without directories it ends
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("A:/x", "A:/xy"),
+        ("A:/x/y", "A:/x"),
+        ("A:/x", "A:x/y"),
+        ("A:/x", "B:/x/y"),
+        ("A:/x/*", "A:/x/.y/z"),
+        ("A:/x/*", "A:/x"),
+        ("A:/x/y*", "A:/x/z/"),
+        ("https://x.example/a", "A:/a"),
+    ],
+)
+def test_beside_itself_is_another_place(source: str, target: str) -> None:
+    assert parsed(sources=[source], target=target, options={"recursive": True}).options.recursive
+
+
+class _Listed:
+    """A side whose directories hold files of these names."""
+
+    def __init__(self, **directories: list[str]) -> None:
+        self._directories = directories
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[_Listed]:
+        yield self
+
+    async def listdir(self, path: bytes) -> list[FileInfo]:
+        if path.decode().strip("/") not in self._directories:
+            raise NotFound("no such directory")
+        names = self._directories[path.decode().strip("/")]
+        return [FileInfo(name=name.encode(), size=1, mtime_ns=0) for name in names]
+
+    async def stat_or_none(self, path: bytes) -> FileInfo | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("sources", "twice"),
+    [
+        (["A:/x/*", "A:/y/*"], "b"),
+        (["A:/x/b*", "A:/z/b"], "b"),
+        (["A:/x/a*", "A:/y/c*"], ""),
+        (["A:/x/a", "A:/y/*"], ""),
+        (["A:/x/*", "A:/none/*"], ""),
+    ],
+)
+async def test_names_that_wildcards_match_are_looked_at(sources: list[str], twice: str) -> None:
+    side: Any = _Listed(x=["a", "b"], y=["b", "c"])
+    made = parsed(sources=sources, target="B:/in/")
+    transfer: Any = SimpleNamespace(sources=made.sources, target=made.target, options=made.options)
+    if not twice:
+        assert (await place(transfer, side, side)).target == b"/in/"
+        return
+    with pytest.raises(ForGood, match=f"called '{twice}'"):
+        await place(transfer, side, side)

@@ -8,14 +8,18 @@ one at the end of a source directory whose content is meant.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from uftp.client.remote import expand
 from uftp.client.session import FTPSession
-from uftp.client.url import has_wildcards
-from uftp.errors import UFTPError
-from uftpd.auth.transfers.endings import Ending
+from uftp.client.wording import printable
+from uftp.errors import NotFound, UFTPError
+from uftpd.auth.transfers.clashes import ONE_BY_ONE, is_pattern, same_name
+from uftpd.auth.transfers.endings import Ending, ForGood
 from uftpd.auth.transfers.model import Place, Transfer
 from uftpd.auth.transfers.sides import Side
 
@@ -84,8 +88,13 @@ async def place(transfer: Transfer, source: Side | None, target: Side) -> Placem
         transfer: that begins.
         source: side of the sources; None for https URLs.
         target: side of the target.
+
+    Raises:
+        ForGood: wildcards of two sources match files of one name.
     """
     sources = tuple(said(each) for each in transfer.sources)
+    if source is not None and len(sources) > 1 and any(map(is_pattern, transfer.sources)):
+        await _check_names(transfer.sources, source)
     path = transfer.target.path
     if path.endswith(b"/") or not path:
         return Placement(sources, path or b"./")
@@ -95,13 +104,31 @@ async def place(transfer: Transfer, source: Side | None, target: Side) -> Placem
     if found == "dir":
         return Placement(sources, path + b"/")
     first = transfer.sources[0]
-    pattern = first.pattern is not None and has_wildcards(first.pattern)
-    if found is None and source is not None and transfer.options.recursive and not pattern:
+    if found is None and source is not None and transfer.options.recursive and not is_pattern(first):
         if sources[0].endswith(b"/"):
             return Placement(sources, path + b"/")
         if await _type(source, first.path) == "dir":
             return Placement((sources[0] + b"/",), path + b"/")
     return Placement(sources, path)
+
+
+async def _check_names(sources: Sequence[Place], side: Side) -> None:
+    """Each source is copied for itself, so nobody else would notice."""
+    names: list[bytes] = []
+    try:
+        async with side.looking() as session:
+            for each in sources:
+                if each.pattern is None:
+                    names.append(each.path.rpartition(b"/")[2])
+                    continue
+                with contextlib.suppress(NotFound):  # its own copy says so
+                    names += {
+                        entry.relative.rpartition(b"/")[2] for entry in await expand(session, each.pattern, each.path)
+                    }
+    except (Ending, UFTPError):
+        return  # as with all that cannot be looked at: what is there to copy is tried
+    if name := same_name(names):
+        raise ForGood(f"Several of the sources are called '{printable(name)}'; {ONE_BY_ONE}")
 
 
 async def _type(side: Side, path: bytes) -> str | None:

@@ -13,6 +13,7 @@ from uftpd.auth.attributes.rates import parse_rate
 from uftpd.auth.errors import BadRequest
 from uftpd.auth.info import JsonObject
 from uftpd.auth.requests import boolean_field, integer_field, parse_object, text_field
+from uftpd.auth.transfers.clashes import check_loops, check_names
 from uftpd.auth.transfers.credentials import CREDENTIAL_SCHEMA, StoredCredential, parse_credential
 from uftpd.auth.transfers.model import (
     MAX_SOURCES,
@@ -167,10 +168,14 @@ def parse_submission(body: bytes, own: Collection[str]) -> Submission:
         raise BadRequest("target: required, a text")
     target = parse_place(_plain(fields["target"], "target"), "target", own)
     _check_sides(sources, target)
+    check_names(sources)
+    options = _options(fields.get("options"))
+    if options.recursive:
+        check_loops(sources, target)
     return Submission(
         sources=sources,
         target=target,
-        options=_options(fields.get("options")),
+        options=options,
         credentials=_credentials(fields.get("credentials")),
         name=_name(fields),
         callback=_callback(fields),
