@@ -15,7 +15,7 @@ import trio
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from postgres import Postgres, start, stop
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from uftpd.auth.errors import BadRequest
 from uftpd.auth.store import revocations, sessions
@@ -202,6 +202,34 @@ async def test_work_that_takes_too_long_is_given_up(settings: StoreSettings) -> 
         while store.statistics()[0]:  # the thread ends by itself, and takes its time
             await trio.lowlevel.checkpoint()
         store.close()
+
+
+async def test_a_connection_whose_work_outlasts_the_store_is_closed_as_well(settings: StoreSettings) -> None:
+    store = open_store(settings)
+    began, release = threading.Event(), threading.Event()
+    used: list[object] = []
+    closed: list[object] = []
+    event.listen(store.engine.pool, "close", lambda connection, record: closed.append(connection))
+
+    def work(connection: Connection) -> None:
+        used.append(connection.connection.dbapi_connection)
+        began.set()
+        release.wait(20)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.read, work)
+            await trio.to_thread.run_sync(began.wait, 20)
+            nursery.cancel_scope.cancel()  # the server ends, and waits for no thread
+        store.close()
+        assert not set(used) & set(closed)
+    finally:
+        release.set()
+    with trio.fail_after(30):
+        while store.statistics()[0]:
+            await trio.lowlevel.checkpoint()
+    assert used
+    assert set(used) <= set(closed)
 
 
 async def test_those_who_wait_are_bounded() -> None:

@@ -62,6 +62,7 @@ class Store:
         self._threads = trio.CapacityLimiter(connections)
         self._down_until = -math.inf
         self._complained = False
+        self._closed = False
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a thread, with a connection, and return what it does.
@@ -94,15 +95,24 @@ class Store:
         return threads.borrowed_tokens, threads.tasks_waiting
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those of work that was given up, but still goes on in its thread, as that ends."""
+        self._closed = True
         with suppress(SQLAlchemyError):
             self.engine.dispose()
 
     def _in_transaction(self, work: Callable[[Connection], T], *, write: bool = False) -> T:
-        with self.engine.connect() as connection:
-            connection = connection.execution_options(store_write=write)
-            with connection.begin():
-                return work(connection)
+        pool = self.engine.pool
+        try:
+            with self.engine.connect() as connection:
+                connection = connection.execution_options(store_write=write)
+                with connection.begin():
+                    return work(connection)
+        finally:
+            # After the connection was given back: either `close` has found it there, or this does. The engine may have
+            # got a new pool since, out of which it came.
+            if self._closed:
+                pool.dispose()
+                self.engine.dispose()
 
     async def _run(self, kind: str, work: Callable[[], T]) -> T:
         if self._clock() < self._down_until or self._threads.statistics().tasks_waiting >= self._settings.waiting:
