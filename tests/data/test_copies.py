@@ -484,13 +484,14 @@ def test_without_a_front_a_copy_ends_in_good_order(start_node: StartNode, killed
 
 @pytest.mark.parametrize("finishes", [True, False])
 def test_a_node_that_shuts_down_gives_copies_its_time(start_node: StartNode, finishes: bool) -> None:
-    node = start_node(copies=ALLOW, limits={"drain_seconds": 20 if finishes else 0.2})
+    node = start_node(copies=ALLOW, limits={"drain_seconds": 60 if finishes else 0.2})
     with running_node(node.person, as_root=node.as_root) as other:
         source, target = other.directory(), node.directory()
         other.file(source / "f", secrets.token_bytes(LARGE))
         with node.login(file=f"{target}/") as ftp:
-            ftp.ok("OPTS RCP RATE=2000000" if finishes else SLOW)
-            moving(ftp, start(ftp, f"RECEIVE-FILE new f {other_end(other, source)}"))
+            ftp.ok("OPTS RCP RATE=1000000" if finishes else SLOW)
+            copy = start(ftp, f"RECEIVE-FILE new f {other_end(other, source)}")
+            eventually(lambda: status(ftp, copy).bytes > 0, PATIENCE)
         node.signal(signal.SIGTERM)
         node.wait()
         (event,) = node.log("copy-ended")

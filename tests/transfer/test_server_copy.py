@@ -21,6 +21,7 @@ from upstream_node import UpstreamNode, upstream_node
 
 from uftp.errors import AuthenticationFailed, LocalFileError, NetworkError, NotFound, Refused, UFTPError, UsageError
 from uftp.protocol.command_port import Cipher
+from uftp.transfer import pieces
 from uftp.transfer.options import ByteRange, CopyOptions
 from uftp.transfer.results import CopyState, CopySummary, FileResult
 from uftp.transfer.server_copy import PeerLogin, ServerCopy, run_server_copy
@@ -491,19 +492,20 @@ def test_an_aborted_copy_leaves_what_it_is_told_to(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, send: bool, resume: bool, keep: bool
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(pieces, "SMALLEST_PIECE", MIB)  # so that some are there long before the end is in sight
     there, here = node.directory(), tmp_path / "here"
     here.mkdir()
     source, target = (here / "s", there / "t") if send else (there / "s", here / "t")
-    source.write_bytes(os.urandom(MIB) * 96)
+    source.write_bytes(os.urandom(MIB) * 64)
     source.chmod(0o644)
-    options = CopyOptions(limit_rate=60 * MIB)
+    options = CopyOptions(limit_rate=12 * MIB)
     copy = (sending if send else receiving)(
         here / source.name if send else target,
         there / (target if send else source).name,
         options=options,
         resume=resume,
     )
-    state = cancelled_in_the_middle(copy, peer(node, logins=2), keep=keep, enough=lambda state: state.moved > 40 * MIB)
+    state = cancelled_in_the_middle(copy, peer(node, logins=2), keep=keep, enough=lambda state: state.moved > 6 * MIB)
     assert state.files_done == 0
     assert not target.exists()
     left = [path for path in target.parent.iterdir() if path != source]
