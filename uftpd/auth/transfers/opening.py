@@ -6,15 +6,19 @@ the owners of shares. Other machines that an owner has named are connected to by
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
 
 from uftp.client.vetted_http import open_vetted_client
 from uftpd.auth.attributes.base import ACCOUNT, AttributeSource, entitlements
 from uftpd.auth.errors import NotFound
 from uftpd.auth.services import Services
 from uftpd.auth.shares.owners import attributes_of
+from uftpd.auth.store.engine import StoreUnavailable
 from uftpd.auth.transfers.credentials import StoredCredential
 from uftpd.auth.transfers.endings import ForGood, NeedsOwner
 from uftpd.auth.transfers.managed import ManagedTransfers
@@ -26,6 +30,10 @@ from uftpd.auth.transfers.sealing import CannotOpen
 from uftpd.auth.transfers.sides import OtherSide, OwnSide, Side
 from uftpd.config.transfers import Transfers
 from uftpd.peers import PeerRules
+
+T = TypeVar("T")
+
+_STORE_PAUSE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,15 @@ class BothSides:
     target: Side
     logins: tuple[StoredLogin, ...]
     peers: tuple[str, ...]
+
+
+async def at_last(ask: Callable[[], Awaitable[T]]) -> T:
+    """What the store answers, as soon as it does."""
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            await trio.sleep(_STORE_PAUSE)
 
 
 def rules_of(settings: Transfers) -> PeerRules:
@@ -114,7 +131,7 @@ async def open_sides(services: Services, managed: ManagedTransfers, record: Reco
 
     async def _stored_login(name: SideName, place: Place) -> StoredLogin | None:
         try:
-            stored = await managed.credential(transfer.id, name)
+            stored = await at_last(lambda: managed.credential(transfer.id, name))
         except CannotOpen:
             raise NeedsOwner(
                 f"What you left here to log in at {place.host} cannot be read any more: resume with new credentials"
@@ -123,7 +140,8 @@ async def open_sides(services: Services, managed: ManagedTransfers, record: Reco
             return None
 
         async def keep(renewed: StoredCredential) -> None:
-            await managed.keep_credential(record.lease, name, renewed)
+            # The one before may be of no use any more: this one must not be lost with a store that is away.
+            await at_last(lambda: managed.keep_credential(record.lease, name, renewed))
 
         return StoredLogin(stored, place.service, client, keep)
 

@@ -29,6 +29,7 @@ Keep = Callable[[StoredCredential], Awaitable[None]]
 """Keeps a renewed credential. Raises what it likes: then the new one is not used."""
 
 _SECONDS: Final = 30.0
+_SHIELD_SECONDS: Final = 90.0
 _MARGIN_SECONDS: Final = 30.0  # a token that ends so soon is not shown any more
 _MAX_REPLY: Final = 64 * 1024
 
@@ -129,6 +130,13 @@ class StoredLogin:
         return not self._stored.token or (ends > 0 and ends < self._clock() + _MARGIN_SECONDS)
 
     async def _refresh(self) -> None:
+        # Not cut off in the middle: the provider may have taken the old one by then, and only this has the new one.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _SHIELD_SECONDS):
+            await self._refresh_now()
+            return
+        raise NetworkError("A fresh token could not be kept in time")
+
+    async def _refresh_now(self) -> None:
         stored = self._stored
         form = {"grant_type": "refresh_token", "refresh_token": stored.refresh_token, "client_id": stored.client_id}
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
