@@ -8,6 +8,7 @@ becomes of the transfer. When this server ends, the copy goes on: whoever takes 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable
@@ -78,7 +79,9 @@ class Drive:
         finally:
             if self._record.copy is not None:
                 self._record.copy.close()
-            if not self._settled and not self._record.lost:
+            # After an error of this program the lease lapses by itself: the next one might meet it at once, for ever.
+            is_over = trio.current_effective_deadline() == -math.inf
+            if is_over and not self._settled and not self._record.lost:
                 await self._hand_back()
 
     async def _hand_back(self) -> None:
