@@ -6,6 +6,7 @@ again, which copies what is missing.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -245,13 +246,14 @@ class Attempt:
         session = node.session
         try:
             start = await self._prepared(way, number, node)
+            await self._record.hold()  # this may be a process that was stopped for a while, or a store that was away
+            await trio.lowlevel.checkpoint_if_cancelled()
             with trio.CancelScope(shield=True):
                 # Not cut off in the middle: a copy that has begun must be known.
                 with trio.fail_after(START_SECONDS):
                     copy = NodeCopy.started(way.runs, node, await start())
                 self._record.started(number, copy)
-                with trio.move_on_after(START_SECONDS):
-                    await self._record.write()
+                await self._make_known(number, copy)
         except UFTPError as error:
             session.control.break_off("not used")
             raise ending_of(error) from error
@@ -263,6 +265,17 @@ class Attempt:
             raise
         event("transfer runs", id=self._record.transfer.id, source=number, copy=copy.name)
         return copy
+
+    async def _make_known(self, number: int, copy: NodeCopy) -> None:
+        """Write down that a copy has begun; end it if it is not for this server to begin it."""
+        known = True
+        with trio.move_on_after(START_SECONDS):
+            known = await self._record.write_started(number)
+        if known:
+            return
+        event("a copy too many is ended", id=self._record.transfer.id, copy=copy.name)
+        with trio.move_on_after(START_SECONDS), contextlib.suppress(Ending):
+            await copy.abort(keep=True)
 
     async def _prepared(self, way: _Way, number: int, node: NodeSession) -> Callable[[], Awaitable[int]]:
         """Everything but the command that starts it."""

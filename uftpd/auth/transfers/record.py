@@ -155,6 +155,33 @@ class Record:
             else:
                 return
 
+    async def hold(self) -> None:
+        """Make sure of the lease, before anything is begun that whoever has it instead would begin, too.
+
+        Returns as soon as it is held, or lost.
+        """
+        while not self.lost:
+            try:
+                async with self._writing:
+                    self._heard(await self._managed.renew(self._lease, self._settings))
+            except StoreUnavailable:
+                await trio.sleep(_STORE_PAUSE)
+            else:
+                return
+
+    async def write_started(self, number: int) -> bool:
+        """Write down which copy of a source runs. Whether the row has it: if not, nobody will look after that copy."""
+        while not self.lost:
+            try:
+                async with self._writing:
+                    wanted = await self._managed.note(self._lease, sources=[self._sources[number]], node=self._node)
+                    self._heard(wanted)
+            except StoreUnavailable:
+                await trio.sleep(_STORE_PAUSE)
+            else:
+                return wanted is not None
+        return False
+
     async def keep(self, drive: str) -> None:
         """Write down what whoever goes on has to know."""
         self.transfer = replace(self.transfer, drive=drive)
