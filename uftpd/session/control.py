@@ -50,12 +50,13 @@ class ControlConnection:
         self._connection = connection
         self._reader = LineReader(max_bytes=session.limits.line_bytes, telnet=True)
         self._reader.receive_data(received)
-        self._client = Client(self.send, self._is_connected)
+        self._client = Client(self.send, self._end_is_meant)
         self._send_lock = trio.Lock()
         self._lines = LineQueue()
         self._changed = trio.Event()
         self._ended = False
         self._said_goodbye = False
+        self._verbs: set[str] = set()  # of all commands so far
         self._draining = False
         self._drained = False
         self._active_at = trio.current_time()
@@ -110,12 +111,22 @@ class ControlConnection:
         self._wake()
 
     def _will_be_told_apart(self, job: Job) -> bool:
-        """Whether this is an upload whose length is known, outside MODE U: its last byte says that it is whole.
+        """Whether this is an upload, outside MODE U, that goes on when its control connection has ended.
 
-        Upstream nodes that copy to this one close all connections behind that byte (DATA-PLANE 12), and some of it may
+        Of one whose length is known the last byte says that it is whole. Upstream nodes that copy to this one close all
+        connections behind that byte (DATA-PLANE 12), and some of it may
         not have been read yet. If the client was killed, the data connection ends early.
         """
-        return job.verb == "STOR" and job.total is not None and self._session.record_mode is None
+        known = job.total is not None or self._is_upstream_copy()
+        return job.verb == "STOR" and known and self._session.record_mode is None
+
+    def _is_upstream_copy(self) -> bool:
+        """Whether the client is an upstream node that was told SEND-FILE (DATA-PLANE 12).
+
+        It announces no length and closes everything behind the last byte, just as a killed client does. No other known
+        client comes with these commands alone; all others ask for a TYPE, for features, or what there is already.
+        """
+        return self._verbs in ({"PASV", "NOOP", "STOR"}, {"PASV", "NOOP", "RANG", "STOR"})
 
     async def _stop_once_silent(self, job: Job) -> None:
         """What is on its way still comes soon; a client that is gone sends nothing more."""
@@ -279,6 +290,7 @@ class ControlConnection:
 
     async def _execute(self, line: Line) -> None:
         command = command_of(line)
+        self._verbs.add(line.verb)
         answer = refusal(self._session, line, command)
         if answer is None and command is not None:
             if line.aborted and command.moving:
@@ -376,6 +388,10 @@ class ControlConnection:
         except (OSError, trio.TooSlowError) as error:
             self._ended = True
             raise ClientGone from error
+
+    def _end_is_meant(self) -> bool:
+        """Whether the end of data whose length was not announced is the end of the file."""
+        return self._is_upstream_copy() or self._is_connected()
 
     def _is_connected(self) -> bool:
         """Whether the client's end is open, asked of the kernel: the reader may not have noticed yet."""

@@ -49,11 +49,12 @@ class Client:
 
     Attributes:
         send: sends a reply.
-        is_connected: whether the client's end is still open, asked of the kernel now.
+        end_is_meant: whether the end of data whose length was not announced is the end of the file, as far as the
+            control connection tells; asked of the kernel now.
     """
 
     send: Callable[[Reply], Awaitable[None]]
-    is_connected: Callable[[], bool]
+    end_is_meant: Callable[[], bool]
 
 
 async def in_thread(call: Callable[[], T]) -> T:
@@ -241,7 +242,7 @@ async def _upload(
                 # Without a length the end of the data is the only mark, and a killed client looks just so: its
                 # kernel closes the data connection first. The end of the control connection then stops us here.
                 await trio.sleep(_LAST_WORD_SECONDS)
-            if expected is None and not client.is_connected():
+            if expected is None and not client.end_is_meant():
                 raise ConnectionBroken("the client went away")
             with trio.CancelScope(shield=True):
                 await in_thread(lambda: target.commit(received))
