@@ -1,15 +1,20 @@
-"""Runs the `uftp` program as a person's shell would."""
+"""Runs the `uftp` program as a person's shell would, or what it does in this process."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from uftp.cli.main import run
 
 _PERSONAL = ("UFTP_", "XDG_", "SSH_AUTH_SOCK", "OIDC_SOCK")
 
@@ -57,3 +62,20 @@ def uftp(
         [UFTP, *arguments], input=stdin, capture_output=True, env=environment(env), cwd=cwd, timeout=60, check=False
     )
     return Outcome(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+
+
+def uftp_inside(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Outcome:
+    """The same without another process, which is what most of the time goes into where little is copied.
+
+    For what a command does; not for how the program starts and ends, and what becomes of its standard input.
+    """
+    out, err = io.BytesIO(), io.BytesIO()
+    with (
+        io.TextIOWrapper(out, "utf-8", write_through=True) as stdout,
+        io.TextIOWrapper(err, "utf-8", "replace", write_through=True) as stderr,
+        mock.patch.dict(os.environ, environment(env), clear=True),
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+    ):
+        code = run([str(argument) for argument in arguments])
+        return Outcome(code, out.getvalue(), err.getvalue().decode())

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from data_node import Person, made_accounts
 from raw_ftp import eventually
-from running_uftp import UFTP, Outcome, environment, uftp
+from running_uftp import UFTP, Outcome, environment, uftp_inside
 from uftp_site import Site, running_site
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ class Sites:
 
     def run(self, *arguments: str, code: int = 0, env: dict[str, str] | None = None) -> Outcome:
         variables = {"UFTP_CONFIG": str(self.config), **(env or {})}
-        done = uftp("transfer", *arguments, env=variables)
+        done = uftp_inside("transfer", *arguments, env=variables)
         assert done.code == code, done.err + done.out.decode()
         return done
 
@@ -98,7 +98,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
 def sites(both: Sites) -> Iterator[Sites]:
     yield both
     for reference in both.running:
-        uftp("transfer", "cancel", reference, env={"UFTP_CONFIG": str(both.config)})
+        uftp_inside("transfer", "cancel", reference, env={"UFTP_CONFIG": str(both.config)})
     both.running.clear()
 
 
@@ -153,6 +153,20 @@ def test_the_source_can_look_after_it_and_a_key_is_good_once(sites: Sites) -> No
     assert sites.submit(*words) == sites.submit(*words)
     other = sites.run("submit", "--once", "monday", f"there:{source}", "there:/tmp/elsewhere", code=5)
     assert "Idempotency-Key" in other.err
+
+
+@pytest.mark.parametrize("common", [[], ["-u", "nobody-there:x"]])
+def test_each_side_says_who_one_is(sites: Sites, tmp_path: Path, common: list[str]) -> None:
+    """Of the side that looks after it, too; there are no endpoints here."""
+    source, target = sites.here.file(sites.here.directory() / "f", b"f"), sites.there.directory()
+    empty = tmp_path / "config.toml"
+    empty.write_text("")
+    options = [*common, "-w"]
+    for side, site in (("source", sites.here), ("target", sites.there)):
+        options += [f"--{side}-user", f"{site.first}:{site.password(site.first)}", f"--{side}-ca", site.ca]
+    places = [f"{sites.here.auth}/TEST:{source}", f"{sites.there.auth}/TEST:{target}/g"]
+    sites.run("submit", *options, *places, env={"UFTP_CONFIG": str(empty)})
+    assert (target / "g").read_bytes() == b"f"
 
 
 def test_a_transfer_is_paused_resumed_and_cancelled(sites: Sites) -> None:
@@ -237,7 +251,13 @@ def test_files_that_fail_are_named(sites: Sites) -> None:
         (["submit", "https://h/x", "https://h/y"], 2, "not the URL of an auth server"),
         (["submit", "--limit-rate", "0", "there:/a", "there:/b"], 2, "nothing would ever move"),
         (["submit", "--login-lifetime", "soon", "here:/a", "there:/b"], 2, "not a lifetime"),
-        (["submit", "--source-user", "x", "there:/a", "there:/b"], 2, "needs no login of its own"),
+        (
+            ["submit", "--source-user", "x:y", "--target-user", "z:y", "there:/a", "there:/b"],
+            2,
+            "one login is for both",
+        ),
+        (["submit", "--source-user", "x:y", "https://x.example/a", "there:/b"], 2, "no place one logs in at"),
+        (["submit", "--target-user", "x:y", "here:/a", "there:/b"], 3, "wrong or missing credentials"),
         (["submit", "--source-user", "x:y", "here:/a", "there:/b"], 3, "wrong or missing credentials"),
         (["submit", "here:/a", "there:/b", "--callback", "http://x"], 5, "callback: expected an https URL"),
         (["submit", "there:/a", "here:/b", "there:/c"], 5, "do not go together|all on one server"),
@@ -263,7 +283,7 @@ def test_mistakes_are_one_line(sites: Sites, words: list[str], code: int, says: 
 def test_a_token_that_gives_no_other_is_used_itself(sites: Sites, tmp_path: Path) -> None:
     site = sites.here
     env = {"UFTP_PASSWORD": site.password(site.first)}
-    token = uftp("issue-token", "-L", "--ca", site.ca, "-u", site.first, site.auth, env=env).lines[0]
+    token = uftp_inside("issue-token", "-L", "--ca", site.ca, "-u", site.first, site.auth, env=env).lines[0]
     (tmp_path / "token").write_text(token)
     source, target = site.file(site.directory() / "f", b"by token"), sites.there.directory()
     words = ["-v", "-w", "--source-token", f"@{tmp_path / 'token'}", f"here:{source}", f"there:{target}/"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from data_node import Person
 from raw_ftp import eventually
-from running_uftp import UFTP, Outcome, environment, uftp
+from running_uftp import UFTP, Outcome, environment, uftp_inside
 from two_sites import PATIENCE, TwoSites, ask
 from uftp_site import Site, running_site
 
@@ -46,7 +46,7 @@ def way(request: pytest.FixtureRequest) -> dict[str, str]:
 
 def rcp(sites: TwoSites, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
     """From the first to the second."""
-    return uftp("rcp", *login(sites.first, sites.second), *arguments, env=env)
+    return uftp_inside("rcp", *login(sites.first, sites.second), *arguments, env=env)
 
 
 def make_tree(site: Site, top: Path) -> None:
@@ -192,19 +192,19 @@ def test_a_copy_that_nobody_waits_for(sites: TwoSites) -> None:
     hint = re.search(r"uftp rcp --status ([0-9]+) (\S+)", done.err)
     assert hint is not None
     assert hint[1] == number
-    assert uftp("rcp", *there, "--wait", number, hint[2]).code == 0
+    assert uftp_inside("rcp", *there, "--wait", number, hint[2]).code == 0
     assert tree(target) == {"x": CONTENT}
-    status = uftp("rcp", *there, "--status", number, hint[2])
+    status = uftp_inside("rcp", *there, "--status", number, hint[2])
     assert status.lines[0].startswith("FINISHED 1/1 files, 3.0 MB of 3.0 MB, ")
-    (record,) = uftp("rcp", *there, "--json", "--status", number, hint[2]).records
+    (record,) = uftp_inside("rcp", *there, "--json", "--status", number, hint[2]).records
     assert (record["state"], record["files"], record["bytes"]) == ("FINISHED", 1, len(CONTENT))
-    assert uftp("rcp", *there, "--abort", number, hint[2]).lines == ["FINISHED"]
+    assert uftp_inside("rcp", *there, "--abort", number, hint[2]).lines == ["FINISHED"]
     for option in ("--status", "--wait", "--abort"):
-        unknown = uftp("rcp", *there, option, "4711", sites.second.url(target))
+        unknown = uftp_inside("rcp", *there, option, "4711", sites.second.url(target))
         assert unknown.code == 4
         assert "no such copy of yours" in unknown.err
     # The other site's person has no business with it.
-    foreign = uftp("rcp", *login(sites.first, None), "--status", number, f"{sites.first.auth}/TEST")
+    foreign = uftp_inside("rcp", *login(sites.first, None), "--status", number, f"{sites.first.auth}/TEST")
     assert foreign.code == 4
 
 
@@ -215,10 +215,10 @@ def test_a_copy_is_ended_and_leaves_nothing(sites: TwoSites) -> None:
     done = rcp(sites, *slowly, sites.first.url(source / "x"), sites.second.url(target))
     assert done.err == ""
     there = (*login(None, sites.second), sites.second.url(target))
-    assert uftp("rcp", "--status", done.lines[0], *there).lines[0].startswith("RUNNING ")
-    assert uftp("rcp", "--abort", done.lines[0], *there).lines == ["ABORTED"]
+    assert uftp_inside("rcp", "--status", done.lines[0], *there).lines[0].startswith("RUNNING ")
+    assert uftp_inside("rcp", "--abort", done.lines[0], *there).lines == ["ABORTED"]
     assert names(target) == []
-    waited = uftp("rcp", "--wait", done.lines[0], *there)
+    waited = uftp_inside("rcp", "--wait", done.lines[0], *there)
     assert waited.code == 9
     assert "was ended" in waited.err
 
@@ -235,7 +235,7 @@ def test_ctrl_c_ends_the_copy_and_the_same_command_goes_on(sites: TwoSites, resu
     assert process.stdout is not None
     number = json.loads(process.stdout.readline())["id"]
     asking = ("rcp", *login(None, sites.second), "--json", "--status", number, places[1])
-    eventually(lambda: uftp(*asking).records[0]["bytes"] > 0, PATIENCE, "something arrives")
+    eventually(lambda: uftp_inside(*asking).records[0]["bytes"] > 0, PATIENCE, "something arrives")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == 130
@@ -259,15 +259,17 @@ def test_one_side_by_a_one_time_password(sites: TwoSites, tmp_path: Path) -> Non
     secret = tmp_path / "secret"
     secret.write_text(f"{grant.secret}\n")
     bare = ("-s", grant.address, "-p", f"@{secret}")
-    done = uftp("rcp", *login(None, sites.second), *bare, str(source / "x"), sites.second.url(target))
+    done = uftp_inside("rcp", *login(None, sites.second), *bare, str(source / "x"), sites.second.url(target))
     assert (done.code, done.err) == (0, "")
-    again = uftp("rcp", *login(None, sites.second), *bare, str(source / "x"), sites.second.url(target))
+    again = uftp_inside("rcp", *login(None, sites.second), *bare, str(source / "x"), sites.second.url(target))
     assert again.code == 3
     assert "one-time password" in again.err
     assert grant.secret not in again.err
     grant = ask(sites.second, target)
     bare = ("-s", grant.address, "-p", grant.secret)
-    assert uftp("rcp", *login(sites.first, None), *bare, sites.first.url(source / "x"), str(target / "y")).code == 0
+    assert (
+        uftp_inside("rcp", *login(sites.first, None), *bare, sites.first.url(source / "x"), str(target / "y")).code == 0
+    )
     assert tree(target) == {"x": CONTENT, "y": CONTENT}
 
 
@@ -286,11 +288,13 @@ def test_whoever_may_runs_the_copy(sites: TwoSites, lone: Site) -> None:
     lone.file(there / "y", CONTENT)
     for source, target, goal in ((sites.first, lone, there), (lone, sites.first, here)):
         file = here / "x" if source is sites.first else there / "y"
-        done = uftp("rcp", *login(source, target), "--json", source.url(file), target.url(goal))
+        done = uftp_inside("rcp", *login(source, target), "--json", source.url(file), target.url(goal))
         assert (done.code, done.err) == (0, "")
         assert done.records[0]["server"] == sites.first.ready["nodes"]["TEST"]
     assert tree(there) == {"x": CONTENT, "y": CONTENT}
-    refused = uftp("rcp", *login(lone, sites.second), lone.url(there / "y"), sites.second.url(sites.second.directory()))
+    refused = uftp_inside(
+        "rcp", *login(lone, sites.second), lone.url(there / "y"), sites.second.url(sites.second.directory())
+    )
     assert refused.code == 5
     assert refused.err.count("allows no copies with 127.0.0.2:") == 2
 
@@ -299,10 +303,10 @@ def test_a_file_that_was_shared(sites: TwoSites) -> None:
     source, target = sites.first.directory(), sites.second.directory()
     sites.first.file(source / "x", CONTENT)
     user = f"{sites.first.first}:{sites.first.password(sites.first.first)}"
-    shared = uftp("share", "--ca", sites.first.ca, "-u", user, "--json", sites.first.url(source / "x"))
+    shared = uftp_inside("share", "--ca", sites.first.ca, "-u", user, "--json", sites.first.url(source / "x"))
     assert shared.code == 0, shared.err
     link = shared.records[0]["http"]
-    done = uftp("rcp", *login(None, sites.second), "--source-ca", sites.first.ca, "--source-user", "anonymous",
+    done = uftp_inside("rcp", *login(None, sites.second), "--source-ca", sites.first.ca, "--source-user", "anonymous",
                 f"{link}:x", sites.second.url(target))  # fmt: skip
     assert (done.code, done.err) == (0, "")
     assert tree(target) == {"x": CONTENT}
@@ -398,8 +402,8 @@ def test_names_of_endpoints_bring_their_logins(sites: TwoSites, tmp_path: Path) 
     config = tmp_path / "config.toml"
     config.write_text("\n".join(lines))
     env = {"UFTP_CONFIG": str(config)}
-    done = uftp("rcp", f"right:{source}/x", f"also:{target}/", env=env)
+    done = uftp_inside("rcp", f"right:{source}/x", f"also:{target}/", env=env)
     assert (done.code, done.err) == (0, "")
     assert tree(target) == {"x": CONTENT}
-    refused = uftp("rcp", f"right:{source}/x", f"wrong:{target}/y", env=env)
+    refused = uftp_inside("rcp", f"right:{source}/x", f"wrong:{target}/y", env=env)
     assert refused.code == 3

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_uftp import uftp
+from running_uftp import uftp_inside
 from two_sites import TwoSites
 
 from benchmarks.stack import PASSWORD, Stack, account
@@ -60,17 +60,17 @@ def test_the_link_of_a_share_and_a_url_below_it(stack: Stack, place: Path) -> No
         os.chown(directory, *(place.stat().st_uid, place.stat().st_gid))
     (shared / "x").write_bytes(CONTENT)
     (shared / "two words").write_bytes(b"more")
-    offered = uftp("share", *login(stack), "--json", f"{stack.url}{shared}/")
+    offered = uftp_inside("share", *login(stack), "--json", f"{stack.url}{shared}/")
     assert offered.code == 0, offered.err
     link = offered.records[0]["http"]
-    done = uftp("rcp", *login(stack), "--json", f"{link}/x", f"{stack.url}{target}/")
+    done = uftp_inside("rcp", *login(stack), "--json", f"{link}/x", f"{stack.url}{target}/")
     assert (done.code, done.err) == (0, "")
     assert (target / "x").read_bytes() == CONTENT
     assert done.records[-1]["bytes"] == len(CONTENT)
-    tree = uftp("rcp", *login(stack), "-r", link, f"{stack.url}{target}/new")
+    tree = uftp_inside("rcp", *login(stack), "-r", link, f"{stack.url}{target}/new")
     assert (tree.code, tree.err) == (0, "")
     assert sorted(path.name for path in (target / "new").rglob("*") if path.is_file()) == ["two words", "x"]
-    gone = uftp("rcp", *login(stack), f"{link}/gone", f"{stack.url}{target}/")
+    gone = uftp_inside("rcp", *login(stack), f"{link}/gone", f"{stack.url}{target}/")
     assert gone.code == 4
     assert len(gone.error_lines) == 1
 
@@ -80,11 +80,11 @@ def test_what_the_site_does_not_allow_is_not_fetched(sites: TwoSites) -> None:
     user = f"{sites.second.first}:{sites.second.password(sites.second.first)}"
     here = ("--ca", sites.second.ca, "-u", user)
     for url in ("https://127.0.0.3/x", "https://localhost:9/x", "https://10.0.0.1/x", "https://[::1]/x"):
-        done = uftp("rcp", *here, url, sites.second.url(target))
+        done = uftp_inside("rcp", *here, url, sites.second.url(target))
         assert done.code in (5, 9), (url, done.err)
         assert len(done.error_lines) == 1
     assert not list(target.iterdir())
-    refused = uftp("rcp", *here, "-B", "0-1", "https://example.org/x", sites.second.url(target))
+    refused = uftp_inside("rcp", *here, "-B", "0-1", "https://example.org/x", sites.second.url(target))
     assert refused.code == 2
 
 

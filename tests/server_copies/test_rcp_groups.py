@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from raw_ftp import eventually
-from running_uftp import UFTP, environment, uftp
+from running_uftp import UFTP, environment, uftp_inside
 from two_sites import PATIENCE
 
 from benchmarks.stack import PASSWORD, Stack, account
@@ -38,17 +38,17 @@ def test_the_node_that_runs_a_copy_is_found(group: Stack, place: Path) -> None:
     copies = []
     for number in range(4):
         one = f"{group.auth_url}/TEST-{number % 2 + 1}:{place}/y{number}"
-        done = uftp("rcp", *login(group), "--json", "--no-wait", f"{url}/x", one)
+        done = uftp_inside("rcp", *login(group), "--json", "--no-wait", f"{url}/x", one)
         assert done.code == 0, done.err
         copies += done.records
     assert len({copy["server"] for copy in copies}) == 2
     for number, copy in enumerate(copies):
-        waited = uftp("rcp", *login(group), "--wait", copy["id"], group.url)
+        waited = uftp_inside("rcp", *login(group), "--wait", copy["id"], group.url)
         assert waited.code == 0, waited.err
         assert (place / f"y{number}").read_bytes() == content
-        status = uftp("rcp", *login(group), "--status", copy["id"], group.url)
+        status = uftp_inside("rcp", *login(group), "--status", copy["id"], group.url)
         assert status.lines[0].startswith("FINISHED 1/1 files")
-    unknown = uftp("rcp", *login(group), "--status", "4711", group.url)
+    unknown = uftp_inside("rcp", *login(group), "--status", "4711", group.url)
     assert unknown.code == 4
 
 
@@ -70,6 +70,6 @@ def test_a_node_that_dies_takes_its_copy_with_it_and_nobody_says_otherwise(group
     assert b"no longer knows this copy" in errors
     assert not (place / "y").exists()
     # The same command goes on, on whatever node.
-    again = uftp("rcp", *login(group), f"{url}/x", f"{url}/y")
+    again = uftp_inside("rcp", *login(group), f"{url}/x", f"{url}/y")
     assert again.code == 0, again.err
     assert (place / "y").read_bytes() == (place / "x").read_bytes()

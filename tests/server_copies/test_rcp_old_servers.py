@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from old_site import OldSite, old_site
 from raw_ftp import eventually
-from running_uftp import UFTP, Outcome, environment, uftp
+from running_uftp import UFTP, Outcome, environment, uftp_inside
 from two_sites import PATIENCE, TwoSites
 
 from uftp.client.auth import HttpOptions
@@ -46,7 +46,7 @@ def there(tmp_path: Path) -> Iterator[OldSite]:
 
 
 def rcp(*arguments: str, env: dict[str, str] | None = None) -> Outcome:
-    return uftp("rcp", "--insecure", "-u", "me:secret", *arguments, env=env)
+    return uftp_inside("rcp", "--insecure", "-u", "me:secret", *arguments, env=env)
 
 
 def tree(top: Path) -> dict[str, bytes | None]:
@@ -269,7 +269,7 @@ def test_ours_does_the_work_of_both(sites: TwoSites, tmp_path: Path, direction: 
                 sites.first.give(path)
             places = [sites.first.url(ours / "t"), old.url(tmp_path / "new")]
             logins = ["--source-user", user, "--target-user", "me:secret"]
-        done = uftp("rcp", "--insecure", *logins, "-r", "--json", *places)
+        done = uftp_inside("rcp", "--insecure", *logins, "-r", "--json", *places)
         assert (done.code, done.err) == (0, "")
         assert done.records[0]["server"] == sites.first.ready["nodes"]["TEST"]
         assert done.records[-1]["files"] == 3
