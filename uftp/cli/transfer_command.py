@@ -19,6 +19,7 @@ from uftp.cli.transfer_sides import (
     find_transfer,
     gather_credentials,
     login_options,
+    manager_settings,
     mentioned,
     read_place,
 )
@@ -101,8 +102,8 @@ def submit(
     """Have files copied from servers to a server; print what names the transfer.
 
     Places are as in `uftp cp`, URLs or ENDPOINT:path, all of them on servers. A source may also be the link of a share
-    or any https URL. The common options say who you are at the auth server that looks after the transfer, and elsewhere
-    too unless options of the side, or its endpoint, say otherwise.
+    or any https URL. The common options say who you are on both sides, and at the auth server that looks after the
+    transfer, unless options of a side, or its endpoint, say otherwise.
 
     Where source and target belong to different auth servers, the one that looks after the transfer gets a token of the
     other, good there only: your key or password stays here.
@@ -122,13 +123,14 @@ def submit(
     found = [read_place(settings, source, "source") for source in remotes]
     end = read_place(settings, target, "target")
     manager = choose_manager(settings, found, end, at)
+    there = manager_settings(settings, manager, found, end, logins)
     options = _options(values)
     interval, wait = values["progress_interval"], values["wait"]
 
     async def run() -> str:
         from uftp.client.managed import TransferRequest
 
-        async with Servers(settings) as servers:
+        async with Servers(there) as servers:
             transfers = await servers.at(manager)
             credentials = await gather_credentials(settings, manager, found, end, logins)
             if credentials and settings.verbose:
@@ -150,7 +152,7 @@ def submit(
 
     reference = run_async(settings, run, when_interrupted=lambda: "perhaps it was submitted: see uftp transfer list")
     if wait:
-        wait_for(settings, [reference], None, interval)
+        wait_for(there, [reference], None, interval)
 
 
 def _options(values: dict[str, Any]) -> dict[str, object]:

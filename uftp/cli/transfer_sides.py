@@ -263,11 +263,27 @@ async def gather_credentials(
         if foreign:
             assert foreign[0].url is not None  # noqa: S101 -- for the type checker
             found[side] = await credential_for(settings, manager, foreign[0].url, side, logins)
-        elif options.has_any:
-            raise UsageError(
-                f"--{side}-...: the {side} needs no login of its own; {manager.place.info_url} knows you already"
-            )
+        elif options.has_any and not any(place.is_own(manager) for place in places):
+            raise UsageError(f"--{side}-...: the {side} is no place one logs in at")
     return found
+
+
+def manager_settings(
+    settings: Settings, manager: Manager, sources: Sequence[Place], target: Place, logins: Logins
+) -> Settings:
+    """The settings for logins at the server that looks after a transfer: a side that belongs to it says who one is.
+
+    Raises:
+        UsageError: both sides do, and do not say the same.
+    """
+    sides: tuple[tuple[Side, Sequence[Place]], ...] = (("source", sources), ("target", [target]))
+    own = [logins.of(side) for side, places in sides if any(place.is_own(manager) for place in places)]
+    said = {options for options in own if options.has_any}
+    if len(said) > 1:
+        raise UsageError(
+            f"--source-... and --target-...: both sides are at {manager.place.info_url}, where one login is for both"
+        )
+    return said.pop().over(settings) if said else settings
 
 
 async def credential_for(
