@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from uftp.client.control import ControlConnection
-from uftp.errors import TimedOut
+from uftp.errors import PeerBrokeProtocol, TimedOut
+from uftp.protocol.replies import MAX_REPLY_LINE_BYTES
 
 TIMEOUT = 10.0  # seconds of the virtual clock
 
@@ -44,5 +45,25 @@ async def test_lines_of_a_long_reply_are_signs_of_life(autojump_clock: MockClock
     async with trio.open_nursery() as nursery:
         nursery.start_soon(still_busy)
         assert (await control.receive()).text == "done"
+    await control.aclose()
+    theirs.close()
+
+
+async def test_a_line_without_an_end_is_not_collected(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    control = ControlConnection(trio.SocketStream(ours), "server", TIMEOUT)
+    sent = 0
+
+    async def pour() -> None:
+        nonlocal sent
+        while sent < 100 * MAX_REPLY_LINE_BYTES:
+            sent += await theirs.send(b"2" * 4096)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pour)
+        with pytest.raises(PeerBrokeProtocol, match="line longer"):
+            await control.receive()
+        nursery.cancel_scope.cancel()
+    assert sent < 50 * MAX_REPLY_LINE_BYTES  # some of it is in the socket
     await control.aclose()
     theirs.close()

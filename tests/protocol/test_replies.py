@@ -102,12 +102,18 @@ def test_an_endless_reply_of_empty_lines_is_refused() -> None:
     assert _read([b"211-x\n" + b"\n" * 1000], max_bytes=500) == ["error"]
 
 
-def test_an_endless_line_is_refused() -> None:
+def test_an_endless_line_is_refused_without_waiting_for_its_end() -> None:
     reader = ReplyReader()
-    for _ in range(3):
-        reader.receive_data(b"2" * 40_000)
-        assert reader.next_reply() is None
-    reader.receive_data(b"\n")
+    reader.receive_data(b"2" * 40_000)
+    assert reader.next_reply() is None
+    reader.receive_data(b"2" * 40_000)
+    with pytest.raises(ProtocolError, match="line longer"):
+        reader.next_reply()
+
+
+def test_a_line_that_is_too_long_is_refused_with_its_end() -> None:
+    reader = ReplyReader()
+    reader.receive_data(b"2" * 80_000 + b"\n")
     with pytest.raises(ProtocolError, match="line longer"):
         reader.next_reply()
 

@@ -25,7 +25,7 @@ from uftp.errors import (
     UFTPError,
 )
 from uftp.protocol import ProtocolError
-from uftp.protocol.replies import Reply, ReplyReader
+from uftp.protocol.replies import MAX_REPLY_LINE_BYTES, Reply, ReplyReader
 from uftp.streams import enable_keepalive
 
 logger = logging.getLogger("uftp.client")
@@ -164,11 +164,12 @@ class ControlConnection:
         return reply
 
     async def _fill(self, silence: float | None) -> None:
-        """Take bytes until a line end is among them: single bytes could drip for ever."""
+        """Take bytes until a line end is among them, or too many: single bytes could drip for ever."""
         silence = self._timeout if silence is None else silence
         deadline = trio.current_time() + silence
         data = b""
-        while b"\n" not in data:
+        taken = 0
+        while b"\n" not in data and taken <= MAX_REPLY_LINE_BYTES:
             try:
                 with trio.fail_at(deadline):
                     data = await self._stream.receive_some(_RECEIVE_BYTES)
@@ -179,6 +180,7 @@ class ControlConnection:
             if not data:
                 raise NetworkError(f"{self.name}: the server closed the connection")
             self._reader.receive_data(data)
+            taken += len(data)
 
     async def command(self, line: bytes, *, silence: float | None = None, shown: bytes | None = None) -> Reply:
         """Send a line and wait for its reply."""

@@ -33,6 +33,11 @@ class LineReader:
         """Bytes received and not yet returned as lines."""
         return len(self._buffer)
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the line under way is above the limit by now; its end may never come."""
+        return self._skipping
+
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the peer."""
         self._buffer += data

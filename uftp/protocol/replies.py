@@ -9,6 +9,7 @@ from uftp.protocol._errors import LineTooLong, ProtocolError
 from uftp.protocol.lines import LineReader
 
 MAX_REPLY_BYTES = 16 * 1024 * 1024  # STAT of a directory comes as one reply
+MAX_REPLY_LINE_BYTES = 64 * 1024
 
 _FIRST_LINE = re.compile(rb"([1-9][0-9][0-9])([ -]|$)")
 _GREETING_VERSION = re.compile(r"UFTPD ([0-9]+(?:\.[0-9]+)*),")
@@ -81,7 +82,7 @@ class ReplyReader:
     """Collects replies from the bytes of a server, ours or any other."""
 
     def __init__(self, max_bytes: int = MAX_REPLY_BYTES) -> None:
-        self._reader = LineReader(max_bytes=64 * 1024)
+        self._reader = LineReader(max_bytes=MAX_REPLY_LINE_BYTES)
         self._max_bytes = max_bytes
         self._code = b""
         self._lines: list[bytes] = []
@@ -103,6 +104,8 @@ class ReplyReader:
             except LineTooLong as error:
                 raise ProtocolError(f"the server sent a {error}") from None
             if line is None:
+                if self._reader.is_too_long:
+                    raise ProtocolError(f"the server sent a line longer than {MAX_REPLY_LINE_BYTES} bytes")
                 return None
             if (done := self._take(line)) is not None:
                 return done
