@@ -74,7 +74,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until_gone(pids: list[int], seconds: float = 20.0) -> list[int]:
+def wait_until_gone(pids: list[int], seconds: float = 30.0) -> list[int]:
     """Those still running after the time is up."""
     deadline = time.monotonic() + seconds
     left = [pid for pid in pids if alive(pid)]

@@ -77,7 +77,7 @@ def test_it_serves_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
             assert len(below) >= 4
             server.process.send_signal(signal.SIGINT)
             assert server.process.wait(timeout=20) == 0
-        assert wait_until_gone(below, 1) == []
+        assert wait_until_gone(below) == []
         assert "Traceback" not in server.log()
 
 
@@ -112,7 +112,7 @@ def test_kill_of_the_supervisor_leaves_nothing(tmp_path: Path) -> None:
         below = descendants(server.pid)
         server.process.kill()
         server.process.wait()
-        assert wait_until_gone(below, 15) == []
+        assert wait_until_gone(below) == []
 
 
 def test_the_end_of_one_server_ends_all(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_end_of_one_server_ends_all(tmp_path: Path) -> None:
         message = server.process.stderr.read()
         assert message.startswith("uftpd: data node A ended unexpectedly")
         assert len(message.splitlines()) == 1
-        assert wait_until_gone(below, 5) == []
+        assert wait_until_gone(below) == []
 
 
 def test_a_terminals_interrupt_reaches_only_the_supervisor(tmp_path: Path) -> None:
@@ -418,4 +418,4 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
             time.sleep(0.01)
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=20) == 1
-        assert wait_until_gone(below, 5) == []
+        assert wait_until_gone(below) == []
