@@ -21,9 +21,11 @@ from uftpd.peers import PeerRefused
 _BUSY: Final = re.compile(r"too many|server limit|session limit|try again|busy|just now", re.IGNORECASE)
 _LASTING: Final = re.compile(
     r"is a directory|cannot be copied onto|needs? a directory|same name|encrypt|does not copy|are not copied"
-    r"|file name too long|not a link|no wildcards|unknown word|digits? (?:of|in)",
+    r"|file name too long|too deep|not a link|no wildcards|unknown word|digits? (?:of|in)",
     re.IGNORECASE,
 )
+# What may pass by RFC 959 section 4.2.1; and 500, which UFTP servers say of whatever fails, HTTP servers of themselves.
+_FAILING: Final = frozenset({421, 425, 426, 450, 451, 452, 500})
 
 
 class Ending(Exception):
@@ -69,7 +71,8 @@ def ending_of(error: RequestError | UFTPError) -> Ending:
         return ForGood(text)
     busy = _BUSY.search(text) is not None
     if isinstance(error, NotFound | Refused) and not busy:
-        return ForGood(text)
+        # A node or server that fails, ends just now, or cannot start a process says 500, and so it may go on to say.
+        return NotNow(text) if error.code in _FAILING and not is_lasting(text) else ForGood(text)
     return NotNow(text, busy=busy and isinstance(error, NotFound | Refused | NetworkError))
 
 
