@@ -404,9 +404,8 @@ def test_two_that_fetch_the_same_do_not_disturb_each_other(web: Web, here: Path)
                 while not web.stopped.is_set():  # noqa: ASYNC110 -- set by a thread
                     await trio.sleep(0.02)
                 nursery.start_soon(one)
-                while len(web.asked) < 2:  # noqa: ASYNC110
+                while len(named(here)) < 2:  # noqa: ASYNC110 -- each has a file of its own
                     await trio.sleep(0.02)
-                assert len(named(here)) == 2
                 web.gate.set()
 
     trio.run(main)
@@ -535,3 +534,34 @@ def test_a_first_range_from_elsewhere(web: Web, here: Path) -> None:
     finally:
         Handler.file = original  # type: ignore[method-assign]
     assert named(here) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        r'{"directory": true, "name": "\ud800", "entries": []}',
+        r'{"directory": true, "name": "d", "entries": [{"href": "HERE/\ud800", "directory": false, "size": 1}]}',
+        '{"directory": false, "name": "f", "size": Infinity}',
+        '{"directory": false, "name": "f", "size": NaN}',
+        '{"directory": false, "name": "f", "size": -1}',
+        '{"directory": true, "name": "d", "entries": [{"href": "HERE/f", "directory": false, "size": -1}]}',
+        '{"directory": true, "name": "d", "entries": [{"href": "HERE/../f", "directory": false, "size": 1}]}',
+        '{"directory": true, "name": "d", "entries": [{"href": "HERE/%2e%2e", "directory": true}]}',
+        '{"directory": true, "name": "d", "entries": [{"href": "HERE/a%2Fb", "directory": false, "size": 1}]}',
+        '{"directory": true, "name": "d", "entries": [{"href": "/etc/passwd", "directory": false, "size": 1}]}',
+        '{"directory": true, "name": "d", "entries": [5]}',
+        '{"directory": true, "entries": {"a": "b"}}',
+        '{"directory": []}',
+        "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_a_link_leads_to_is_nonsense(web: Web, here: Path, document: str) -> None:
+    link = "/rest/access/TEST/G9H5R3UE6MT"
+    web.files[link] = document.replace("HERE", link).encode()
+    web.headers = {"Content-Type": "application/json"}
+    options = CopyOptions(recursive=True, retries=0)
+    (here / "d").mkdir()
+    with pytest.raises(UFTPError):
+        run(web, link, here / "d", exact=False, options=options).raise_for_failures()
+    assert named(here) == ["d"]
+    assert named(here / "d") == []
