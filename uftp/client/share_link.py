@@ -278,7 +278,7 @@ def _facts(link: ShareLink, document: Mapping[str, Any]) -> Facts:
         counted = document.get("counted") is True
         if document["directory"] is not True:
             name = _last(document["href"]) if link.parts else document["name"].encode("utf-8", "surrogatepass")
-            size = int(document["size"])
+            size = _size(document)
             return Facts(entry=Entry(link=link, name=safe_name(name), directory=False, size=size, counted=counted))
         if document.get("complete") is False:
             raise Refused(f"{link.url}: the directory is too large to be listed")
@@ -287,12 +287,20 @@ def _facts(link: ShareLink, document: Mapping[str, Any]) -> Facts:
             if entry.get("type", "file") not in ("file", "directory"):
                 continue
             inner = link.entry(entry["href"], entry["directory"] is True)
-            known = None if entry["directory"] is True else int(entry["size"])
+            known = None if entry["directory"] is True else _size(entry)
             found.append(Entry(link=inner, name=inner.parts[-1], directory=entry["directory"] is True, size=known))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        name = link.parts[-1] if link.parts else safe_name(str(document.get("name") or "share").encode())
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError):
         raise PeerBrokeProtocol(f"{link.url}: the reply does not say what is there") from None
-    name = link.parts[-1] if link.parts else safe_name(str(document.get("name") or "share").encode())
     return Facts(entry=Entry(link=link, name=name, directory=True, counted=counted), entries=tuple(found))
+
+
+def _size(facts: Mapping[str, Any]) -> int:
+    """Bytes of a file. JSON knows infinity, and numbers below zero."""
+    size = int(facts["size"])
+    if size < 0:
+        raise ValueError("less than nothing")
+    return size
 
 
 def _last(href: str) -> bytes:
