@@ -554,6 +554,7 @@ def test_a_first_range_from_elsewhere(web: Web, here: Path) -> None:
         '{"directory": []}',
         "[" * 100_000,
     ],
+    ids=lambda document: document[:70],
 )  # fmt: skip
 def test_what_a_link_leads_to_is_nonsense(web: Web, here: Path, document: str) -> None:
     link = "/rest/access/TEST/G9H5R3UE6MT"
