@@ -13,7 +13,9 @@ from copying_node import CopyNode, serving_ftp
 from fake_node import FakeNode
 from running_auth import Running, StartAuth
 
+from uftpd.auth.transfers.credentials import StoredCredential
 from uftpd.auth.transfers.managed import ManagedTransfers
+from uftpd.auth.transfers.model import Side
 
 PATIENCE = 30.0  # seconds; far above what anything here takes
 
@@ -55,6 +57,12 @@ class Managing:
         assert reply.status_code == 200, reply.text
         found: list[dict[str, str]] = reply.json()["errors"]
         return found
+
+    async def credential(self, transfer: str, side: Side) -> StoredCredential | None:
+        """What is kept for a side of it."""
+        found = await self.managed.get(transfer)
+        assert found is not None
+        return await self.managed.credential(found, side)
 
     async def act(self, transfer: str, action: str, body: object = None) -> int:
         """Cancel, pause, resume or retry; returns the status."""

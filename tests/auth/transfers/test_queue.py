@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from queueing import ELSEWHERE, OTHER, OWNER, TOKEN, Queueing, a_transfer, on
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from uftpd.auth.errors import BadRequest, RequestError
 from uftpd.auth.store.engine import Store
-from uftpd.auth.store.schema import transfer_credentials, transfer_errors, transfer_sources, transfer_turns
+from uftpd.auth.store.schema import transfer_credentials, transfer_errors, transfer_sources, transfer_turns, transfers
 from uftpd.auth.transfers import transitions
 from uftpd.auth.transfers.credentials import StoredCredential
 from uftpd.auth.transfers.managed import ManagedTransfers
@@ -216,7 +216,7 @@ async def _nothing_works(queueing: Queueing, lost: Claimed) -> None:
     assert await managed.note(lease, progress=Progress(bytes=1), node="x", drive="x", attempt=True) is None
     assert not await managed.add_errors(lease, 0, [FileError(source="a", target="b", error="c")])
     assert not await managed.clear_errors(lease, 0)
-    assert not await managed.keep_credential(lease, Side.TARGET, TOKEN)
+    assert not await managed.keep_credential(lease, lost.transfer, Side.TARGET, TOKEN)
     for outcome in Outcome:
         assert await managed.settle(lease, outcome) is None
     await managed.hand_back(lease)
@@ -401,16 +401,34 @@ def _in_store(store: Store) -> str:
 
 async def test_credentials_are_sealed_and_replaced(queueing: Queueing) -> None:
     made = await queueing.submit(target=ELSEWHERE, credentials={Side.TARGET: TOKEN})
-    assert await queueing.managed.credential(made.id, Side.TARGET) == TOKEN
-    assert await queueing.managed.credential(made.id, Side.SOURCE) is None
+    assert await queueing.managed.credential(made, Side.TARGET) == TOKEN
+    assert await queueing.managed.credential(made, Side.SOURCE) is None
     assert TOKEN.token not in _in_store(queueing.store)
     claimed = await queueing.claimed()
     renewed = StoredCredential(token="another")
-    assert await queueing.managed.keep_credential(claimed.lease, Side.TARGET, renewed)
-    assert await queueing.managed.credential(made.id, Side.TARGET) == renewed
+    assert await queueing.managed.keep_credential(claimed.lease, made, Side.TARGET, renewed)
+    assert await queueing.managed.credential(made, Side.TARGET) == renewed
     other_key = ManagedTransfers(queueing.store, Sealer([bytes(32)]), queueing.metrics)
     with pytest.raises(CannotOpen):
-        await other_key.credential(made.id, Side.TARGET)
+        await other_key.credential(made, Side.TARGET)
+
+
+async def test_whoever_changes_the_store_has_no_credential_sent_elsewhere(queueing: Queueing) -> None:
+    made = await queueing.submit(target=ELSEWHERE, credentials={Side.TARGET: TOKEN})
+    with queueing.store.engine.begin() as connection:
+        row = connection.execute(select(transfers.c.target).where(transfers.c.id == made.id)).scalar_one()
+        changed = row.replace(ELSEWHERE.service, "https://thief.example/rest/auth/B")
+        assert changed != row
+        connection.execute(update(transfers).where(transfers.c.id == made.id).values(target=changed))
+    claimed = await queueing.claimed()
+    assert claimed.transfer.target.service == "https://thief.example/rest/auth/B"
+    with pytest.raises(CannotOpen):
+        await queueing.managed.credential(claimed.transfer, Side.TARGET)
+    # Whoever had it open before goes on with what it was for.
+    assert await queueing.managed.keep_credential(claimed.lease, made, Side.TARGET, TOKEN)
+    with pytest.raises(CannotOpen):
+        await queueing.managed.credential(claimed.transfer, Side.TARGET)
+    assert await queueing.managed.credential(made, Side.TARGET) == TOKEN
 
 
 Ending = Callable[[Queueing, Transfer], Awaitable[object]]
@@ -452,7 +470,7 @@ async def test_they_are_gone_when_it_has_ended(queueing: Queueing, ending: str) 
     again = await queueing.managed.act(made.id, Action.RETRY, {Side.TARGET: TOKEN})
     assert again is not None
     assert again.state is Q
-    assert await queueing.managed.credential(made.id, Side.TARGET) == TOKEN
+    assert await queueing.managed.credential(made, Side.TARGET) == TOKEN
 
 
 async def test_new_ones_may_come_while_it_is_active(queueing: Queueing) -> None:
@@ -460,7 +478,7 @@ async def test_new_ones_may_come_while_it_is_active(queueing: Queueing) -> None:
     await queueing.claimed()
     fresh = StoredCredential(username="me", password="pw")
     await queueing.managed.act(made.id, Action.RESUME, {Side.TARGET: fresh})
-    assert await queueing.managed.credential(made.id, Side.TARGET) == fresh
+    assert await queueing.managed.credential(made, Side.TARGET) == fresh
 
 
 async def test_a_refused_wish_keeps_nothing(queueing: Queueing) -> None:

@@ -92,7 +92,7 @@ async def test_a_source_elsewhere(start_auth: StartAuth, start_partner: StartAut
         assert (asked.user, asked.persistent) == ("user1", True)
         assert "127.0.0.1" in {str(address) for address in asked.client_ip}
         # What was left is gone with the end.
-        assert await both.ours.managed.credential(transfer, Side.SOURCE) is None
+        assert await both.ours.credential(transfer, Side.SOURCE) is None
 
 
 async def test_a_target_elsewhere(start_auth: StartAuth, start_partner: StartAuth, tmp_path: Path, pki: Pki) -> None:
@@ -155,7 +155,7 @@ async def test_a_token_is_kept_fresh_while_it_runs(
         monkeypatch.setattr(TokenTimes, "of", _aged(TokenTimes.of))
         transfer = await both.ours.submit(both.place("/out/a"), credentials={"source": {"token": token}})
         await until_true(lambda: bool(both.ours.node.copies), "the copy to start")
-        kept = await both.ours.managed.credential(transfer, Side.SOURCE)
+        kept = await both.ours.credential(transfer, Side.SOURCE)
         assert kept is not None
         assert kept.token != token
         script.says[:] = [DONE]

@@ -86,7 +86,7 @@ class ManagedTransfers:
             RequestError: 409, the key was used for something else.
         """
         transfer_id = new_transfer_id()
-        sealed = self._seal(transfer_id, credentials)
+        sealed = self._seal(transfer_id, credentials, new)
         waiting, now = self._settings().waiting_per_user, self._clock()
         found, made = await self._store.write(
             lambda connection: rows.submit(connection, new, transfer_id, sealed, waiting, now)
@@ -124,7 +124,8 @@ class ManagedTransfers:
             RequestError: 409, that cannot be done in its state.
             BadRequest: credentials are missing or not wanted, or the person has as many transfers as are allowed.
         """
-        sealed = self._seal(transfer_id, credentials or {})
+        known = await self.get(transfer_id) if credentials else None
+        sealed = self._seal(transfer_id, credentials, known) if credentials and known is not None else {}
         waiting, now = self._settings().waiting_per_user, self._clock()
         result = await self._store.write(
             lambda connection: rows.act(connection, transfer_id, action, sealed, waiting, now)
@@ -234,28 +235,28 @@ class ManagedTransfers:
         """Give up a lease while the copy goes on at its node: whoever claims next watches it from then on."""
         await self._store.write(lambda connection: queue.hand_back(connection, lease))
 
-    async def credential(self, transfer_id: str, side: Side) -> StoredCredential | None:
+    async def credential(self, transfer: Transfer, side: Side) -> StoredCredential | None:
         """What was left for a side; None if nothing was.
 
         Raises:
-            CannotOpen: it is sealed with another key.
+            CannotOpen: it is sealed with another key, or was left for another server than the transfer names.
         """
-        sealed = await self._store.read(lambda connection: rows.credential(connection, transfer_id, side))
+        sealed = await self._store.read(lambda connection: rows.credential(connection, transfer.id, side))
         if sealed is None:
             return None
         try:
-            return StoredCredential.decoded(self._sealer.open(sealed, _context(transfer_id, side)))
+            return StoredCredential.decoded(self._sealer.open(sealed, _context(transfer.id, side, transfer)))
         except ValueError:
             raise CannotOpen("not a credential") from None
 
-    async def keep_credential(self, lease: Lease, side: Side, credential: StoredCredential) -> bool:
-        """Keep a renewed one instead. Whether the lease holds."""
-        sealed = self._seal(lease.transfer_id, {side: credential})
+    async def keep_credential(self, lease: Lease, transfer: Transfer, side: Side, credential: StoredCredential) -> bool:
+        """Keep a renewed one instead, of the transfer as it was when it was claimed. Whether the lease holds."""
+        sealed = self._seal(transfer.id, {side: credential}, transfer)
         return await self._store.write(lambda connection: queue.keep_credential(connection, lease, side, sealed[side]))
 
-    def _seal(self, transfer_id: str, credentials: Credentials) -> rows.Sealed:
+    def _seal(self, transfer_id: str, credentials: Credentials, of: NewTransfer | Transfer) -> rows.Sealed:
         return {
-            side: self._sealer.seal(credential.encoded(), _context(transfer_id, side))
+            side: self._sealer.seal(credential.encoded(), _context(transfer_id, side, of))
             for side, credential in credentials.items()
         }
 
@@ -321,5 +322,7 @@ class ManagedTransfers:
         await self._store.write(lambda connection: queue.set_callback(connection, transfer_id, tries, when))
 
 
-def _context(transfer_id: str, side: Side) -> bytes:
-    return f"{transfer_id} {side}".encode()
+def _context(transfer_id: str, side: Side, of: NewTransfer | Transfer) -> bytes:
+    """What a credential is for. With the server: whoever can change the store must not have it sent elsewhere."""
+    place = of.sources[0] if side is Side.SOURCE else of.target
+    return f"{transfer_id} {side} {place.service}".encode()

@@ -131,7 +131,7 @@ async def open_sides(services: Services, managed: ManagedTransfers, record: Reco
 
     async def _stored_login(name: SideName, place: Place) -> StoredLogin | None:
         try:
-            stored = await at_last(lambda: managed.credential(transfer.id, name))
+            stored = await at_last(lambda: managed.credential(transfer, name))
         except CannotOpen:
             raise NeedsOwner(
                 f"What you left here to log in at {place.host} cannot be read any more: resume with new credentials"
@@ -141,7 +141,7 @@ async def open_sides(services: Services, managed: ManagedTransfers, record: Reco
 
         async def keep(renewed: StoredCredential) -> None:
             # The one before may be of no use any more: this one must not be lost with a store that is away.
-            await at_last(lambda: managed.keep_credential(record.lease, name, renewed))
+            await at_last(lambda: managed.keep_credential(record.lease, transfer, name, renewed))
 
         return StoredLogin(stored, place.service, client, keep)
 
