@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,26 @@ async def test_bodies_and_methods(start_auth: StartAuth) -> None:
         assert (await auth.client.get(f"{one}/cancel", auth=ME)).status_code == 405
         assert (await auth.client.delete(one, auth=ME)).status_code == 405
         assert (await rest.get(f"/{made['id']}")).json() == made
+
+
+async def test_the_body_is_read_before_the_reply(start_auth: StartAuth) -> None:
+    """Else the connection is closed after it, and the next request there fails."""
+    async with start_auth(extra=SETTINGS) as auth:
+        rest = Rest(auth)
+        made = await rest.made()
+        await rest.act(made["id"], "pause")
+        states: list[str] = []
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"{"
+            states.append((await rest.get(f"/{made['id']}")).json()["state"])
+            states.append((await rest.get(f"/{made['id']}")).json()["state"])
+            yield b"}"
+
+        headers = {"Content-Type": "application/json"}
+        reply = await auth.client.post(f"{rest.url}/{made['id']}/cancel", content=body(), auth=ME, headers=headers)
+        assert reply.json()["state"] == "cancelled"
+        assert states == ["paused", "paused"]
 
 
 async def test_a_large_body_that_nobody_reads_holds_nothing_up(start_auth: StartAuth) -> None:

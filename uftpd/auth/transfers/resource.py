@@ -309,9 +309,9 @@ class TransferResource:
         context = context_of(request)
         context.outcome = "transfer not changed"
         transfer = await self._found(request, caller)
-        credentials = {}
-        if action in (Action.RESUME, Action.RETRY):
-            credentials = parse_steering(await read_body(request, self._services.config.limits))
+        # Read in any case: after a reply that comes before the end of a body the connection is closed.
+        body = await read_body(request, self._services.config.limits)
+        credentials = parse_steering(body) if action in (Action.RESUME, Action.RETRY) else {}
         changed = await self._transfers.act(transfer.id, action, credentials)
         if changed is None:
             raise NotFound(NO_SUCH_TRANSFER)
