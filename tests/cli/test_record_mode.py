@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from running_standalone import PASSWORD, Standalone, account, standalone
-from running_uftp import Outcome, uftp
+from running_uftp import Outcome, uftp, uftp_inside
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,8 @@ class Place:
         self.url = f"{server.auth}/TEST:{directory}"
 
     def __call__(self, command: str, *arguments: str | Path) -> Outcome:
-        return uftp(command, "--ca", self.server.ca, "-u", "joe", *arguments, env={"UFTP_PASSWORD": PASSWORD})
+        run = uftp if "--debug" in arguments else uftp_inside  # which sets up logging for a whole process
+        return run(command, "--ca", self.server.ca, "-u", "joe", *arguments, env={"UFTP_PASSWORD": PASSWORD})
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = [0, 1, 65_535, 65_536, 1_048_575, 1_048_576, 1_048_577, 4_194_305]
     for directory in ("a", "a/b", "c"):
         (top / directory).mkdir()
-        for number in range(100):
+        for number in range(25):
             (top / directory / f"small {number}").write_bytes(b"%d " % number * source.randrange(1000))
         for size in sizes:
             (top / directory / f"random {size}").write_bytes(source.randbytes(size))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from running_standalone import PASSWORD, account, standalone
-from running_uftp import UFTP, Outcome, environment, uftp
+from running_uftp import UFTP, Outcome, environment, uftp, uftp_inside
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,9 @@ class Site:
         return path
 
     def share(self, *arguments: str | Path, code: int = 0, stdin: bytes = b"") -> Outcome:
-        done = uftp("share", "--ca", self.ca, "-u", "joe", *arguments, env={"UFTP_PASSWORD": PASSWORD}, stdin=stdin)
+        given = ["share", "--ca", self.ca, "-u", "joe", *arguments]
+        env = {"UFTP_PASSWORD": PASSWORD}
+        done = uftp(*given, env=env, stdin=stdin) if stdin else uftp_inside(*given, env=env)
         assert done.code == code, done.err
         return done
 
