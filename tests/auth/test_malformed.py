@@ -73,7 +73,7 @@ def test_what_the_description_allows_and_what_it_does_not(tmp_path: Path) -> Non
                 expected = {int(status) for status in operation.definition.raw["responses"]} | {405, 408, 413, 404}
                 for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
                     asked += _exercise(client, server, operation, mode, expected)
-            assert asked > 1_500
+            assert asked > 1_000, asked
             assert client.get(f"{server['url']}/rest/auth", auth=("demouser", "test123")).status_code == 200
 
 
@@ -85,7 +85,7 @@ def _exercise(client: httpx2.Client, server: dict[str, Any], operation: Any, mod
         return 0
     asked = 0
 
-    @settings(max_examples=50, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(case=strategy, login=st.sampled_from([("demouser", "test123"), ("admin", "test123"), None]))
     def ask(case: Any, login: tuple[str, str] | None) -> None:

@@ -28,7 +28,6 @@ def faults() -> Iterator[TransferFaults]:
     [
         ("large", "within", "node and auth"),
         ("mixed", "from them", "children"),
-        ("small", "to them", "auth"),
         ("large", "from them", "pause, then auth"),
     ],
 )
